@@ -1,0 +1,52 @@
+# make demo | make test | make lint: each builds the environment it needs.
+ROS_LINE ?= jazzy
+PYTHON ?= python3
+VENV := $(if $(filter jazzy,$(ROS_LINE)),.venv,.venv-$(ROS_LINE))
+BIN := $(VENV)/bin
+
+ROS_jazzy := "ros-jazzy-rclpy[fastrtps]" ros-jazzy-sensor-msgs ros-jazzy-diagnostic-msgs \
+  ros-jazzy-lifecycle-msgs ros-jazzy-nav-msgs ros-jazzy-std-msgs ros-jazzy-rosgraph-msgs
+ROS_kilted := ros-rclpy ros-rmw-fastrtps-cpp ros-fastdds ros-sensor-msgs ros-diagnostic-msgs \
+  ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-rosgraph-msgs
+
+.PHONY: demo test test-ros test-colcon lint format parameters clean
+
+$(VENV)/ready: constraints/$(ROS_LINE).txt setup.py Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
+	  { echo "Python 3.11 to 3.13 is needed; say which with PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints/$(ROS_LINE).txt $(ROS_$(ROS_LINE)) -e '.[test]'
+	@touch $@
+
+ifdef BAG
+demo: $(VENV)/ready
+else
+BAG := out/demo/street
+POINTS := /lidar/points
+IMAGE := /camera_left/image_raw/compressed /camera_right/image_raw/compressed
+demo: $(VENV)/ready
+	@$(BIN)/python -m offline_training.make_street_bag $(BAG) --seed 7 --seconds 20
+endif
+	@$(BIN)/python -m cross4d_jepa_ros.demo --out out/demo --bag '$(BAG)' \
+	  $(if $(POINTS),--points '$(POINTS)') $(if $(IMAGE),--images $(IMAGE)) \
+	  $(if $(CAMERA_INFO),--camera-infos $(CAMERA_INFO)) $(if $(EXTRINSICS),--extrinsics '$(EXTRINSICS)') \
+	  $(if $(ODOMETRY),--odometry '$(ODOMETRY)') $(if $(MODEL),--model '$(MODEL)') $(if $(RATE),--rate $(RATE))
+
+test: $(VENV)/ready
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/ready
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+parameters: $(VENV)/ready
+	$(BIN)/python -c "from cross4d_jepa_ros.ros.parameters import write_table; write_table('README.md')"
+
+clean:
+	rm -rf out build install log .pytest_cache .mypy_cache .ruff_cache

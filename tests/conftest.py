@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A DDS domain for each test, locked against other runs on the machine."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cross4d_jepa_ros.ros.transport import use_large_message_profile
+
+os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+os.environ.setdefault('ROS_LOG_DIR', tempfile.mkdtemp(prefix='ros_log_'))
+use_large_message_profile()
+
+from tests.bench import Bench  # noqa: E402 - Fast DDS reads the profile when rclpy loads
+
+
+@pytest.fixture
+def ros_domain() -> Iterator[int]:
+    """Lend a domain id that no other test on this machine uses."""
+    start = os.getpid() % 90
+    for step in range(90):
+        domain = 10 + (start + step) % 90
+        with (Path(tempfile.gettempdir()) / f'ros_domain_{domain}.lock').open('w') as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield domain
+            return
+    pytest.fail('no free DDS domain')
+
+
+@pytest.fixture
+def bench(ros_domain: int) -> Iterator[Bench]:
+    """Lend a bench and clear it away."""
+    lent = Bench(ros_domain)
+    try:
+        yield lent
+    finally:
+        lent.close()
