@@ -1,0 +1,364 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PointCloud2 messages to arrays, whatever their field layout.
+
+Messages are duck-typed: live ones, bag ones and plain objects with the same attributes all work.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# sensor_msgs/PointField datatypes 1 to 8.
+_FORMATS = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
+
+_INTENSITY = ('intensity', 'i', 'intensities', 'reflectivity', 'reflectance')
+_RING = ('ring', 'channel', 'line', 'laser_id', 'row')
+_TIME = (
+    *('t', 'time', 'timestamp', 'timestamps', 'time_stamp'),
+    *('offset_time', 'time_offset', 't_offset'),
+)
+
+_CEILINGS = (1.0, 255.0, 4095.0, 65535.0)
+_NANOSECONDS = {'s': 1e9, 'ms': 1e6, 'us': 1e3, 'ns': 1.0}
+_LONGEST_SWEEP_NS = 1e9
+# An empty cloud holds no data that would bound what its fields promise.
+_EMPTY_POINT_BYTES = 65536
+
+
+class MalformedCloud(ValueError):
+    """The message contradicts itself; the sentence says where, with the numbers seen."""
+
+
+@dataclass(frozen=True)
+class CloudConfig:
+    """How to read what PointCloud2 leaves open.
+
+    Raises:
+        ValueError: A value outside of what its comment lists.
+    """
+
+    # Multiplies the raw intensity to reach [0, 1]; 0 = automatic.
+    intensity_scale: float = 0.0
+    # Unit of the per-point time: auto, s, ms, us or ns.
+    time_unit: str = 'auto'
+    # Which instant of the sweep header.stamp is: start, middle or end.
+    sweep_stamp: str = 'start'
+
+    def __post_init__(self) -> None:
+        """Refuse values that would only fail later, sweep by sweep."""
+        if not (math.isfinite(self.intensity_scale) and self.intensity_scale >= 0):
+            msg = f'points.intensity_scale is {self.intensity_scale}: set it to 0 or above.'
+            raise ValueError(msg)
+        if self.time_unit not in ('auto', *_NANOSECONDS):
+            msg = f'points.time_unit is {self.time_unit!r}: set it to auto, s, ms, us or ns.'
+            raise ValueError(msg)
+        if self.sweep_stamp not in ('start', 'middle', 'end'):
+            msg = f'points.sweep_stamp is {self.sweep_stamp!r}: set it to start, middle or end.'
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The usable points of one cloud: finite, and not at the sensor's own origin.
+
+    `xyz` is (N, 3) in metres in the sensor frame, `intensity` (N,) in [0, 1], `ring` (N,),
+    `time_offset_ns` (N,) the point time minus `stamp_ns`, and `index` (N,) the row-major position
+    of each point in the message. Columns that the message lacks are None.
+    """
+
+    stamp_ns: int
+    frame_id: str
+    height: int
+    width: int
+    xyz: NDArray[np.float32]
+    intensity: NDArray[np.float32] | None
+    ring: NDArray[np.uint16] | None
+    time_offset_ns: NDArray[np.int64] | None
+    index: NDArray[np.int64]
+
+    @property
+    def point_count(self) -> int:
+        """Points in the message, the unusable ones included."""
+        return self.height * self.width
+
+
+def stamp_ns(stamped: Any) -> int:
+    """Return the time of a message, of its header or of a builtin_interfaces Time, in ns."""
+    stamp = getattr(stamped, 'header', stamped)
+    stamp = getattr(stamp, 'stamp', stamp)
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def structured_view(msg: Any) -> NDArray[np.void]:
+    """Look at a cloud's data as a structured array, without a copy.
+
+    A field with a count above 1 becomes a sub-array. Of several fields of one name the first
+    keeps it and the others get a suffix. Big-endian data keeps its byte order in the dtype. A
+    `row_step` that cannot be right is ignored where the rows fit without padding.
+
+    Args:
+        msg: A PointCloud2. Its `data` is anything with the buffer protocol, read-only or not.
+
+    Returns:
+        (height, width) structured array; read-only where the message's buffer is.
+
+    Raises:
+        MalformedCloud: The layout contradicts itself or promises more than `data` holds.
+    """
+    data = _as_bytes(msg.data)
+    height, width, point_step = int(msg.height), int(msg.width), int(msg.point_step)
+    row_step = int(msg.row_step)
+    if min(height, width, point_step, row_step) < 0:
+        text = (
+            f'The cloud has a negative size: height {height}, width {width}, '
+            f'point_step {point_step}, row_step {row_step}.'
+        )
+        raise MalformedCloud(text)
+    if height * width == 0:
+        return np.empty((height, width), _point_dtype(msg, None))
+
+    row_bytes = width * point_step
+    needed = height * row_bytes
+    stride = row_bytes
+    if height > 1 and row_step >= row_bytes:
+        padded = (height - 1) * row_step + row_bytes
+        if padded <= data.size:
+            stride = row_step
+        elif needed != data.size:
+            # Too short for its padding: only an exact fit says that row_step is what is wrong.
+            needed = padded
+    if point_step == 0 or needed > data.size:
+        text = (
+            f'The cloud promises {height} x {width} points of {point_step} bytes '
+            f'(row_step {row_step}), but its data holds {data.size} bytes.'
+        )
+        raise MalformedCloud(text)
+    return np.ndarray(
+        (height, width), _point_dtype(msg, point_step), buffer=data, strides=(stride, point_step)
+    )
+
+
+class CloudDecoder:
+    """Decodes the clouds of one topic.
+
+    **Intensity** is divided by the smallest of 1, 255, 4095 and 65535 that covers everything seen
+    so far (8-bit fields start at 255), unless `intensity_scale` says otherwise. Negative and NaN
+    values become 0.
+
+    **Time** units are recognised by magnitude, unless `time_unit` says otherwise. The same
+    thresholds serve integer fields, which are never seconds.
+
+    ==============================================  ========  ====================================
+    values of the time field                        unit      read as
+    ==============================================  ========  ====================================
+    from 1e9, 1e12, 1e15 or 1e18 on, and span <= 1s s ms us ns absolute
+    span below 10                                   s         relative where within 1 s of zero,
+    span below 1e4                                  ms        otherwise absolute
+    span below 1e7                                  us
+    any larger span                                 ns
+    ==============================================  ========  ====================================
+
+    Absolute times are compared with the header's stamp; where they lie more than 1 s from it they
+    come from another clock, and only their differences are used. Those, and relative times that
+    contradict `sweep_stamp`, are shifted so that the stamp falls on the sweep's start, middle or
+    end. A span above 1 s is no sweep: the time is ignored and `notes` says so.
+
+    Attributes:
+        notes: What the last sweep lacks and which parameter to turn: cause -> sentence.
+    """
+
+    def __init__(self, config: CloudConfig) -> None:
+        """Start with no intensity seen."""
+        self.notes: dict[str, str] = {}
+        self._config = config
+        self._ceiling = _CEILINGS[0]
+
+    def decode(self, msg: Any) -> Sweep:
+        """Read one PointCloud2.
+
+        Args:
+            msg: The message; not modified, and no array of the result refers to its buffer.
+
+        Returns:
+            The usable points. `is_dense` is not believed.
+
+        Raises:
+            MalformedCloud: The layout contradicts itself, or x, y or z is missing.
+        """
+        view = structured_view(msg)
+        stamp = stamp_ns(msg)
+        fields: dict[str, str] = {}
+        for name in view.dtype.names or ():
+            if view.dtype[name].shape == ():
+                fields.setdefault(name.lower(), name)
+        xyz, index = _positions(view, fields)
+        complete = len(index) == view.size
+
+        def column(aliases: tuple[str, ...]) -> NDArray[Any] | None:
+            name = next((fields[alias] for alias in aliases if alias in fields), None)
+            if name is None:
+                return None
+            values = view[name].reshape(-1)
+            return values if complete else values[index]
+
+        intensity, ring, time = column(_INTENSITY), column(_RING), column(_TIME)
+        self.notes.pop('time', None)
+        return Sweep(
+            stamp_ns=stamp,
+            frame_id=str(msg.header.frame_id),
+            height=view.shape[0],
+            width=view.shape[1],
+            xyz=xyz,
+            intensity=None if intensity is None else self._normalise(intensity),
+            ring=None if ring is None else _as_ring(ring),
+            time_offset_ns=None if time is None else self._time_offsets(time, stamp),
+            index=index,
+        )
+
+    def _normalise(self, raw: NDArray[Any]) -> NDArray[np.float32]:
+        with np.errstate(over='ignore'):
+            values: NDArray[np.float32] = raw.astype(np.float32)
+        np.fmax(values, 0, out=values)  # fmax prefers the number to a NaN
+        if self._config.intensity_scale > 0:
+            values *= np.float32(self._config.intensity_scale)
+        else:
+            peak = float(values.max(initial=0))
+            if math.isinf(peak):
+                peak = float(values[np.isfinite(values)].max(initial=0))
+            if raw.dtype == np.uint8:
+                peak = max(peak, 255.0)
+            covering = next((c for c in _CEILINGS if peak <= c), _CEILINGS[-1])
+            self._ceiling = max(self._ceiling, covering)
+            values /= np.float32(self._ceiling)
+        return np.minimum(values, 1, out=values)
+
+    def _time_offsets(self, raw: NDArray[Any], stamp: int) -> NDArray[np.int64] | None:
+        times = raw.astype(np.float64)  # exact for every integer type of a PointField
+        finite = np.isfinite(times)
+        if not finite.all():
+            known = times[finite]
+            if not known.size:
+                self.notes['time'] = (
+                    'The per-point time is ignored: it is not a finite number for any point.'
+                )
+                return None
+        elif times.size:
+            known = times
+        else:
+            return np.empty(0, np.int64)
+        low, high = float(known.min()), float(known.max())
+        unit = self._config.time_unit
+        if unit == 'auto':
+            unit = _guess_unit(low, high - low, may_be_seconds=raw.dtype.kind == 'f')
+        scale = _NANOSECONDS[unit]
+        first, last = low * scale, high * scale
+        if not (high - low) * scale <= _LONGEST_SWEEP_NS:
+            self.notes['time'] = (
+                f'The per-point time is ignored: it spans {(high - low) * scale / 1e9:.3g} s when '
+                f'read in {unit}; set points.time_unit to the unit that the driver uses.'
+            )
+            return None
+
+        # Relative to the first point before scaling: epoch seconds would lose their digits.
+        offsets = np.rint((np.where(finite, times, low) - low) * scale).astype(np.int64)
+        span = round((high - low) * scale)
+        absolute = first > _LONGEST_SWEEP_NS or last < -_LONGEST_SWEEP_NS
+        near = min(abs(first - stamp), abs(last - stamp)) <= 1e9
+        believed = {'start': low >= 0, 'middle': low < 0 < high, 'end': high <= 0}
+        if absolute and near:
+            offsets += _exact_ns(low, scale) - stamp
+        elif not absolute and believed[self._config.sweep_stamp]:
+            offsets += _exact_ns(low, scale)
+        else:
+            offsets -= {'start': 0, 'middle': span // 2, 'end': span}[self._config.sweep_stamp]
+        offsets[~finite] = 0
+        return offsets
+
+
+def _as_bytes(data: Any) -> NDArray[np.uint8]:
+    try:
+        return np.frombuffer(data, np.uint8) if len(data) else np.empty(0, np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        text = f'The cloud data is a {type(data).__name__} that is not one block of bytes.'
+        raise MalformedCloud(text) from error
+
+
+def _point_dtype(msg: Any, point_step: int | None) -> np.dtype[np.void]:
+    """Describe one point; `point_step` is None for a cloud without points."""
+    order = '>' if msg.is_bigendian else '<'
+    names: dict[str, Any] = {}
+    offsets: list[int] = []
+    for position, field in enumerate(msg.fields):
+        datatype, offset = int(field.datatype), int(field.offset)
+        count = int(field.count) or 1  # old drivers leave it at 0
+        if datatype not in _FORMATS:
+            text = f'The field {field.name[:40]!r} has the unknown datatype {datatype}.'
+            raise MalformedCloud(text)
+        base = np.dtype(order + _FORMATS[datatype])
+        limit = _EMPTY_POINT_BYTES if point_step is None else point_step
+        if offset < 0 or count < 0 or offset + count * base.itemsize > limit:
+            text = (
+                f'The field {field.name[:40]!r} ({count} x {base.itemsize} bytes at offset '
+                f'{offset}) does not fit in a point of {limit} bytes.'
+            )
+            raise MalformedCloud(text)
+        name = str(field.name) or 'unnamed'
+        while name in names:
+            name = f'{name}#{position}'
+        names[name] = base if count == 1 else (base, (count,))
+        offsets.append(offset)
+    layout = {'names': list(names), 'formats': list(names.values()), 'offsets': offsets}
+    if point_step is not None:
+        layout['itemsize'] = point_step  # type: ignore[assignment]
+    return np.dtype(layout)  # type: ignore[call-overload, no-any-return]
+
+
+def _positions(
+    view: NDArray[np.void], fields: dict[str, str]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    if view.size == 0:
+        return np.empty((0, 3), np.float32), np.empty(0, np.int64)
+    missing = [axis for axis in 'xyz' if axis not in fields]
+    if missing:
+        known = ', '.join(name[:40] for name in (view.dtype.names or ())[:20])
+        text = f'The cloud has no single-valued field {", ".join(missing)}: its fields are {known}.'
+        raise MalformedCloud(text)
+    xyz = np.empty((view.size, 3), np.float32)
+    with np.errstate(over='ignore', under='ignore', invalid='ignore'):
+        for axis, name in enumerate('xyz'):
+            xyz[:, axis] = view[fields[name]].reshape(-1)
+        squared = np.einsum('ij,ij->i', xyz, xyz)
+    if squared.min() > 0 and squared.max() < np.inf:
+        return xyz, np.arange(view.size, dtype=np.int64)
+    # The square under- and overflows long before the coordinate does, hence the exact test.
+    usable = np.isfinite(xyz).all(axis=1) & xyz.any(axis=1)
+    index = np.flatnonzero(usable).astype(np.int64, copy=False)
+    return xyz[index], index
+
+
+def _as_ring(raw: NDArray[Any]) -> NDArray[np.uint16]:
+    if raw.dtype.kind == 'f':
+        raw = np.nan_to_num(raw, nan=0)
+    return np.clip(raw, 0, 65535).astype(np.uint16) if raw.size else np.empty(0, np.uint16)
+
+
+def _exact_ns(time: float, scale: float) -> int:
+    """Scale without the rounding that a float64 suffers at epoch nanoseconds."""
+    whole = math.floor(time)
+    return whole * int(scale) + round((time - whole) * scale)
+
+
+def _guess_unit(low: float, span: float, *, may_be_seconds: bool) -> str:
+    for unit, scale in _NANOSECONDS.items():
+        if 1e9 <= low * scale / 1e9 < 1e10 and span * scale <= _LONGEST_SWEEP_NS:
+            return unit
+    if may_be_seconds and span < 10:
+        return 's'
+    if span < 1e4:
+        return 'ms'
+    return 'us' if span < 1e7 else 'ns'

@@ -1,0 +1,630 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The synchroniser on simulated arrival sequences with a fake steady clock."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from cross4d_jepa_ros.sensing.synchronisation import SweepSynchroniser, SyncConfig
+
+MS = 1_000_000
+S = 1_000_000_000
+T0 = 1_000 * S
+
+
+def message(stamp_ns, **fields):
+    sec, nanosec = divmod(stamp_ns, S)
+    stamp = SimpleNamespace(sec=sec, nanosec=nanosec)
+    return SimpleNamespace(header=SimpleNamespace(stamp=stamp), stamp_ns=stamp_ns, **fields)
+
+
+class Bench:
+    """A synchroniser whose clock is `now` and whose every call is recorded."""
+
+    def __init__(self, *offsets_s, **config):
+        self.now = 5 * S
+        self.out, self.drops, self.resets, self.errors, self.order = [], [], [], [], []
+        self.sync = SweepSynchroniser(
+            SyncConfig(offsets_s=offsets_s, **config),
+            steady_ns=lambda: self.now,
+            on_drop=lambda msg, cause: self.drops.append((msg.stamp_ns, cause)),
+            on_reset=self.on_reset,
+            on_error=self.errors.append,
+        )
+        self.sync.registerCallback(self.on_frame)
+
+    def on_reset(self, sentence):
+        self.resets.append(sentence)
+        self.order.append('reset')
+
+    def on_frame(self, points, *images):
+        stamps = [None if image is None else image.stamp_ns - points.stamp_ns for image in images]
+        self.out.append((points.stamp_ns, *stamps))
+        self.order.append(points.stamp_ns)
+
+    def sweep(self, stamp_ns):
+        self.sync.add_sweep(message(stamp_ns))
+
+    def image(self, stamp_ns, camera=0):
+        self.sync.add_image(message(stamp_ns), camera)
+
+    def play(self, events, poll_ns=10 * MS):
+        """Plays (arrival after start ns, kind, stamp) with kind -1 a sweep, else the camera."""
+        start = self.now
+        polls = range(0, max(event[0] for event in events) + 300 * MS, poll_ns)
+        for at, kind, stamp in heapq.merge(sorted(events), [(at, 99, 0) for at in polls]):
+            self.now = start + at
+            if kind == 99:
+                self.sync.poll()
+            elif kind == -1:
+                self.sweep(stamp)
+            else:
+                self.image(stamp, kind)
+
+
+def stream(kind, period_ns, *, start=0, until=3 * S, lag=5 * MS, base=T0):
+    """A source stamped every `period_ns` from `start`, arriving `lag` after its stamp."""
+    return [(at + lag, kind, base + at) for at in range(start, until, period_ns)]
+
+
+def offsets_ms(bench, camera=0, skip=0):
+    return [
+        None if frame[1 + camera] is None else round(frame[1 + camera] / MS)
+        for frame in bench.out[skip:]
+    ]
+
+
+def test_without_cameras_every_sweep_goes_out_at_once():
+    bench = Bench()
+    for i in range(3):
+        bench.sweep(T0 + i * 100 * MS)
+        assert len(bench.out) == i + 1
+        assert bench.sync.waiting() == 0
+
+
+def test_asynchronous_15_hz_camera_gives_the_nearest_image_on_either_side():
+    bench = Bench(0.0)
+    period = 200 * MS // 3
+    camera = stream(0, period, start=-40 * MS)
+    bench.play(stream(-1, 100 * MS) + camera)
+    images = [stamp for _, _, stamp in camera]
+    expected = [min((image - sweep for image in images), key=abs) / MS for sweep, _ in bench.out]
+    assert len(bench.out) == 30
+    assert offsets_ms(bench, skip=1)[:-1] == [round(value) for value in expected[1:-1]]
+    assert {-7, 27} <= set(offsets_ms(bench, skip=1))
+
+
+def test_30_hz_camera_a_little_late_gives_the_near_image_that_comes_after_the_sweep():
+    bench = Bench(0.0)
+    period = S // 30
+    bench.play(
+        stream(-1, 100 * MS, start=S, lag=2 * MS)
+        + stream(0, period, start=S - 12 * MS - 10 * period, lag=22 * MS)
+    )
+    assert len(bench.out) == 20
+    assert all(abs(offset + 12) <= 1 for offset in offsets_ms(bench))
+
+
+def test_no_wait_where_the_period_rules_a_nearer_image_out():
+    bench = Bench(0.0)
+    for i in range(6):
+        bench.image(T0 + i * 100 * MS)
+    bench.sweep(T0 + 520 * MS)
+    assert bench.out == [(T0 + 520 * MS, -20 * MS)]
+
+
+def test_wait_where_the_next_image_may_be_nearer():
+    bench = Bench(0.0)
+    for i in range(6):
+        bench.image(T0 + i * 100 * MS)
+    bench.sweep(T0 + 560 * MS)
+    assert bench.sync.waiting() == 1
+    bench.image(T0 + 600 * MS)
+    assert bench.out == [(T0 + 560 * MS, 40 * MS)]
+
+
+def test_no_wait_where_the_next_image_cannot_be_within_tolerance():
+    bench = Bench(0.0, tolerance_s=0.05)
+    for i in range(5):
+        bench.image(T0 + i * 500 * MS)
+    bench.sweep(T0 + 2_200 * MS)
+    assert bench.out == [(T0 + 2_200 * MS, None)]
+
+
+def test_a_dropped_image_does_not_change_the_period():
+    bench = Bench(0.0)
+    for i in (0, 1, 2, 4, 5, 6, 7):
+        bench.image(T0 + i * 100 * MS)
+    assert bench.sync.statistics().cameras[0].period_ns == 100 * MS
+
+
+def test_expected_offset_moves_the_target():
+    bench = Bench(0.05, tolerance_s=0.02)
+    for i in range(4):
+        bench.image(T0 + i * 50 * MS)
+    bench.sweep(T0 + 100 * MS)
+    assert bench.out == [(T0 + 100 * MS, 50 * MS)]
+
+
+@pytest.mark.parametrize(('distance_ms', 'found'), [(100, True), (101, False)])
+def test_tolerance_is_inclusive(distance_ms, found):
+    bench = Bench(0.0)
+    bench.image(T0 + distance_ms * MS)
+    bench.sweep(T0)
+    assert bench.out == [(T0, distance_ms * MS if found else None)]
+    camera = bench.sync.statistics().cameras[0]
+    assert camera.nearest_offset_ns == (None if found else distance_ms * MS)
+    assert (camera.matched, camera.missing) == ((1, 0) if found else (0, 1))
+
+
+def test_timeout_ends_the_wait_and_not_before():
+    bench = Bench(0.0, timeout_s=0.08)
+    bench.sweep(T0)
+    bench.now += 80 * MS - 1
+    bench.sync.poll()
+    assert bench.out == []
+    bench.now += 1
+    bench.sync.poll()
+    assert bench.out == [(T0, None)]
+    bench.sync.poll()
+    assert len(bench.out) == 1
+
+
+def test_a_newer_sweep_releases_the_waiting_one_first():
+    bench = Bench(0.0, 0.0)
+    bench.image(T0 + 1, camera=1)
+    bench.sweep(T0)
+    assert bench.out == []
+    bench.sweep(T0 + 100 * MS)
+    assert bench.out == [(T0, None, 1)]
+    assert bench.sync.waiting() == 1
+
+
+def test_camera_gap_and_late_start():
+    bench = Bench(0.0, 0.0)
+    bench.play(
+        stream(-1, 100 * MS)
+        + stream(0, 50 * MS, until=S)
+        + stream(0, 50 * MS, start=2 * S)
+        + stream(1, 100 * MS, start=1_500 * MS, lag=8 * MS)
+    )
+    assert [sweep for sweep, *_ in bench.out] == [T0 + i * 100 * MS for i in range(30)]
+    first, second = offsets_ms(bench, 0), offsets_ms(bench, 1)
+    assert first == [0] * 10 + [-50] + [None] * 9 + [0] * 10
+    # A camera that starts late is waited for from the start.
+    assert second == [None] * 15 + [0] * 15
+    statistics = bench.sync.statistics()
+    assert [camera.missing for camera in statistics.cameras] == [9, second.count(None)]
+    assert statistics.sweeps == 30
+
+
+def test_camera_that_never_came_is_waited_for_two_seconds_and_revives():
+    bench = Bench(0.0)
+    for i in range(21):
+        bench.sweep(T0 + i * 100 * MS)
+        assert bench.sync.waiting() == 1
+        bench.now += 100 * MS
+        bench.sync.poll()
+        assert len(bench.out) == i + 1
+    assert bench.sync.statistics().cameras[0].dead
+    bench.sweep(T0 + 2_100 * MS)
+    assert len(bench.out) == 22
+    bench.image(T0 + 2_160 * MS)
+    assert not bench.sync.statistics().cameras[0].dead
+    bench.sweep(T0 + 2_200 * MS)
+    assert bench.sync.waiting() == 1
+    bench.image(T0 + 2_201 * MS)
+    assert bench.out[-1] == (T0 + 2_200 * MS, 1 * MS)
+
+
+def test_camera_that_falls_silent_is_dead_after_a_second():
+    bench = Bench(0.0)
+    bench.play(stream(0, 100 * MS, until=S, lag=0))
+    last = bench.sync.statistics().cameras[0].last_arrival_steady_ns
+    bench.now = last + S
+    assert not bench.sync.statistics().cameras[0].dead
+    bench.now += 1
+    assert bench.sync.statistics().cameras[0].dead
+    bench.sweep(T0 + 2 * S)
+    assert bench.out == [(T0 + 2 * S, None)]
+
+
+def test_slow_camera_is_not_taken_for_dead():
+    bench = Bench(0.0)
+    bench.play(stream(-1, 100 * MS, until=12 * S) + stream(0, S, until=12 * S, lag=30 * MS))
+    offsets = offsets_ms(bench)
+    # Its period is known from the third image on.
+    assert [offsets[i] for i in range(30, 120, 10)] == [0] * 9
+    assert not bench.sync.statistics().cameras[0].dead
+
+
+def test_slowed_replay_is_not_taken_for_dead():
+    bench = Bench(0.0, timeout_s=2.0)
+    slow = [
+        (at * 12, kind, stamp)
+        for at, kind, stamp in stream(-1, 100 * MS) + stream(0, 100 * MS, lag=12 * MS)
+    ]
+    bench.play(slow, poll_ns=100 * MS)
+    assert offsets_ms(bench, skip=3) == [0] * 27
+
+
+@pytest.mark.parametrize('image_jumps_first', [True, False])
+def test_bag_loop(image_jumps_first):
+    bench = Bench(0.0)
+    lag = 4 * MS if image_jumps_first else 9 * MS
+    bag = stream(-1, 100 * MS, lag=5 * MS) + stream(0, 50 * MS, lag=lag)
+    bench.play(bag)
+    bench.play(bag)
+    assert len(bench.out) == 60
+    assert offsets_ms(bench) == [0] * 60
+    assert len(bench.resets) == 1
+    assert 'back by 2.900 s' in bench.resets[0]
+    assert bench.order.index('reset') == 30
+    assert bench.drops == []
+    assert bench.sync.statistics().resets == 1
+
+
+def test_images_of_the_new_pass_are_kept_while_the_old_one_ends():
+    bench = Bench(0.0)
+    for i in range(10):
+        bench.image(T0 + 10 * S + i * 100 * MS)
+    bench.sweep(T0 + 10 * S + 960 * MS)
+    assert bench.sync.waiting() == 1
+    bench.image(T0)  # the waiting sweep gets its image before that goes
+    assert bench.out == [(T0 + 10 * S + 960 * MS, -60 * MS)]
+    bench.image(T0 + 50 * MS)
+    bench.sweep(T0 + 11 * S)  # the last of the old pass
+    bench.now += S // 10
+    bench.sync.poll()
+    assert bench.out[-1] == (T0 + 11 * S, None)
+    bench.sweep(T0 + 1 * MS)
+    assert bench.out[-1] == (T0 + 1 * MS, -1 * MS)
+
+
+def test_images_of_the_old_pass_are_not_used_in_the_new_one():
+    bench = Bench(0.0, tolerance_s=3.0)
+    bench.image(T0 + 2 * S)
+    bench.sweep(T0 + 2 * S)
+    bench.sweep(T0)
+    bench.now += S // 10
+    bench.sync.poll()
+    assert bench.out == [(T0 + 2 * S, 0), (T0, None)]
+
+
+def test_jump_ahead_resets():
+    bench = Bench()
+    bench.sweep(T0)
+    bench.sweep(T0 + 10 * S)
+    assert bench.resets == []
+    bench.sweep(T0 + 20 * S + 1)
+    assert len(bench.resets) == 1
+    assert 'ahead by 10.000 s' in bench.resets[0]
+    assert len(bench.out) == 3
+
+
+def test_duplicates_and_disorder_of_sweeps_are_dropped_with_their_cause():
+    bench = Bench()
+    for stamp in (0, 100, 100, 50, 200):
+        bench.sweep(T0 + stamp * MS)
+    assert bench.drops == [(T0 + 100 * MS, 'duplicate'), (T0 + 50 * MS, 'out_of_order')]
+    assert [sweep for sweep, *_ in bench.out] == [T0, T0 + 100 * MS, T0 + 200 * MS]
+    assert bench.resets == []
+    assert bench.sync.statistics().sweeps == 3
+
+
+def test_three_rising_sweeps_a_little_back_are_a_jump():
+    bench = Bench()
+    for stamp in (1_000, 400, 500, 600, 700):
+        bench.sweep(T0 + stamp * MS)
+    assert [cause for _, cause in bench.drops] == ['out_of_order'] * 2
+    assert bench.order == [T0 + S, 'reset', T0 + 600 * MS, T0 + 700 * MS]
+
+
+@pytest.mark.parametrize('stamps', [(1_000, 600, 500, 400), (1_000, 400, 500, 1_100, 600)])
+def test_sweeps_back_that_do_not_rise_or_are_interrupted_are_no_jump(stamps):
+    bench = Bench()
+    for stamp in stamps:
+        bench.sweep(T0 + stamp * MS)
+    assert bench.resets == []
+    assert len(bench.drops) == 3
+
+
+def test_zero_stamped_sweeps_go_out_at_once_and_are_never_duplicates():
+    bench = Bench(0.0)
+    bench.image(T0)
+    bench.sweep(T0 - 10 * MS)
+    bench.sweep(T0 + 90 * MS)
+    for _ in range(3):
+        bench.sweep(0)
+    assert bench.out[1:] == [(T0 + 90 * MS, -90 * MS)] + [(0, None)] * 3
+    statistics = bench.sync.statistics()
+    assert (statistics.sweeps, statistics.zero_stamped_sweeps) == (5, 3)
+    assert statistics.cameras[0].missing == 0
+    assert bench.drops == [] and bench.resets == []
+
+
+def test_zero_stamped_images_are_counted_not_used():
+    bench = Bench(0.0)
+    for i in range(6):
+        bench.image(0)
+        bench.sweep(T0 + i * 100 * MS)
+    camera = bench.sync.statistics().cameras[0]
+    assert (camera.received, camera.zero_stamped, camera.matched) == (6, 6, 0)
+    assert camera.last_arrival_steady_ns == bench.now
+    assert [image for _, image in bench.out] == [None] * 5  # the sixth sweep waits
+
+
+def test_images_in_disorder_and_twice():
+    bench = Bench(0.0)
+    for stamp in (0, 100, 50, 150, 50):
+        bench.image(T0 + stamp * MS)
+    bench.sync.add_image(message(T0 + 50 * MS, second=True), 0)
+    got = []
+    bench.sync.registerCallback(lambda points, image: got.append(image))
+    bench.sweep(T0 + 51 * MS)
+    assert bench.out == [(T0 + 51 * MS, -1 * MS)]
+    assert got[0].second
+
+
+def test_matching_by_arrival_ignores_useless_stamps():
+    bench = Bench(0.02, 0.0, stamp_source='arrival')
+    for _ in range(8):
+        bench.image(0, camera=1)
+        bench.sync.add_sweep(message(0))
+        bench.now += 20 * MS
+        bench.image(0, camera=0)
+        bench.now += 80 * MS
+    assert len(bench.out) == 8
+    assert all(None not in frame for frame in bench.out)
+    statistics = bench.sync.statistics()
+    assert statistics.zero_stamped_sweeps == 0
+    assert set(statistics.cameras[0].offsets_ns) == {20 * MS}
+    assert set(statistics.cameras[1].offsets_ns) == {0}
+    assert bench.drops == [] and bench.resets == []
+
+
+def test_late_arrival_is_told_from_late_stamps():
+    late_arrival, late_stamp = Bench(0.0), Bench(0.0)
+    late_arrival.play(stream(-1, 100 * MS) + stream(0, 100 * MS, lag=305 * MS))
+    late_stamp.play(stream(-1, 100 * MS) + stream(0, 100 * MS, start=300 * MS, lag=-295 * MS))
+    first = late_arrival.sync.statistics().cameras[0]
+    assert first.arrival_lag_ns == 300 * MS
+    assert first.matched == 0
+    second = late_stamp.sync.statistics().cameras[0]
+    assert second.arrival_lag_ns == -300 * MS
+    assert set(second.offsets_ns[1:]) == {0}
+
+
+def test_memory_is_bounded_without_sweeps():
+    bench = Bench(0.0, 0.0)
+    for i in range(500):
+        bench.image(T0 + i * 10 * MS, camera=0)
+        bench.image(T0 + i * 100 * MS, camera=1)
+    fast, slow = (camera.images for camera in bench.sync._cameras)
+    assert len(fast) == 64
+    assert slow[-1].stamp_ns - slow[0].stamp_ns == 2_500 * MS
+
+
+def test_used_images_are_let_go():
+    bench = Bench(0.0)
+    bench.play(stream(-1, 100 * MS) + stream(0, 33 * MS))
+    assert len(bench.sync._cameras[0].images) <= 7
+
+
+def test_statistics_are_a_snapshot():
+    bench = Bench(0.0)
+    bench.image(T0 + 3 * MS)
+    bench.sweep(T0)
+    before = bench.sync.statistics()
+    bench.image(T0 + 104 * MS)
+    bench.sweep(T0 + 100 * MS)
+    assert before.cameras[0].offsets_ns == (3 * MS,)
+    assert before.sweeps == 1
+    assert bench.sync.statistics().cameras[0].offsets_ns == (3 * MS, 4 * MS)
+
+
+def test_only_the_last_4096_offsets_are_kept():
+    bench = Bench(0.0)
+    for i in range(4_200):
+        bench.image(T0 + i * 100 * MS + i)
+        bench.sweep(T0 + i * 100 * MS)
+    offsets = bench.sync.statistics().cameras[0].offsets_ns
+    assert offsets == tuple(range(4_200 - 4_096, 4_200))
+
+
+def test_clear_hands_back_the_waiting_sweep_and_forgets():
+    bench = Bench(0.0)
+    bench.image(T0 - 90 * MS)
+    bench.sweep(T0)
+    assert bench.sync.clear().stamp_ns == T0
+    assert bench.sync.clear() is None
+    assert bench.sync.waiting() == 0
+    camera = bench.sync.statistics().cameras[0]
+    assert (camera.received, camera.last_arrival_steady_ns, camera.dead) == (1, None, False)
+    bench.sweep(T0)  # not a duplicate any more
+    bench.now += 100 * MS
+    bench.sync.poll()
+    assert bench.out == [(T0, None)]
+    assert bench.drops == [] and bench.resets == []
+
+
+def test_exceptions_in_callbacks_are_reported_and_stop_nothing():
+    bench = Bench(0.0)
+    calls = []
+
+    def failing(points, image):
+        raise RuntimeError(f'sweep {points.stamp_ns}')
+
+    bench.sync.registerCallback(failing)
+    bench.sync.registerCallback(lambda points, image, *args: calls.append(args), 'a', 2)
+    for i in range(3):
+        bench.image(T0 + i * 100 * MS + 1)
+        bench.sweep(T0 + i * 100 * MS)
+    assert len(bench.out) == 3
+    assert calls == [('a', 2)] * 3
+    assert [str(error) for error in bench.errors] == [
+        f'sweep {T0 + i * 100 * MS}' for i in (0, 1, 2)
+    ]
+
+
+def test_exceptions_in_the_other_callbacks_stop_nothing():
+    def failing(*args):
+        raise RuntimeError('no')
+
+    out = []
+    sync = SweepSynchroniser(
+        SyncConfig(offsets_s=()), on_drop=failing, on_reset=failing, on_error=failing
+    )
+    sync.registerCallback(out.append)
+    for stamp in (T0, T0, T0 - 5 * S):
+        sync.add_sweep(message(stamp))
+    assert [points.stamp_ns for points in out] == [T0, T0 - 5 * S]
+
+
+def test_callbacks_may_feed_messages():
+    bench = Bench(0.0)
+
+    def feed(points, image):
+        if points.stamp_ns < T0 + 500 * MS:
+            bench.image(points.stamp_ns + 100 * MS)
+            bench.sweep(points.stamp_ns + 100 * MS)
+            bench.sync.statistics()
+
+    bench.sync.registerCallback(feed)
+    worker = threading.Thread(target=lambda: (bench.image(T0), bench.sweep(T0)), daemon=True)
+    worker.start()
+    worker.join(5)
+    assert not worker.is_alive()
+    assert bench.out == [(T0 + i * 100 * MS, 0) for i in range(6)]
+
+
+def test_a_blocked_callback_does_not_block_other_threads():
+    entered, leave = threading.Event(), threading.Event()
+    bench = Bench(0.0)
+
+    def block(points, image):
+        entered.set()
+        leave.wait(5)
+
+    bench.sync.registerCallback(block)
+    bench.image(T0)
+    worker = threading.Thread(target=bench.sweep, args=(T0,), daemon=True)
+    worker.start()
+    assert entered.wait(5)
+    other = threading.Thread(target=bench.image, args=(T0 + 50 * MS,), daemon=True)
+    other.start()
+    other.join(5)
+    assert not other.is_alive()
+    leave.set()
+    worker.join(5)
+    assert bench.sync.statistics().cameras[0].received == 2
+
+
+def test_threads_lose_nothing():
+    out, drops, errors = [], [], []
+    sync = SweepSynchroniser(
+        SyncConfig(offsets_s=(0.0, 0.0), timeout_s=0.001),
+        on_drop=lambda msg, cause: drops.append(msg),
+        on_reset=errors.append,
+        on_error=errors.append,
+    )
+    sync.registerCallback(lambda *messages: out.append(messages))
+
+    def images(camera):
+        for i in range(300):
+            sync.add_image(message(T0 + i * 20 * MS), camera)
+
+    def sweeps():
+        for i in range(200):
+            sync.add_sweep(message(T0 + i * 30 * MS))
+            sync.poll()
+
+    threads = [threading.Thread(target=images, args=(camera,)) for camera in (0, 1)]
+    threads.append(threading.Thread(target=sweeps))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    waiting = sync.clear()
+    assert len(out) + (waiting is not None) == 200
+    assert len({messages[0].stamp_ns for messages in out}) == len(out)
+    statistics = sync.statistics()
+    assert [camera.received for camera in statistics.cameras] == [300, 300]
+    assert [camera.matched + camera.missing for camera in statistics.cameras] == [len(out)] * 2
+    assert (drops, errors) == ([], [])
+
+
+def test_every_sweep_is_accounted_for_under_random_faults():
+    rng = random.Random(0)
+    bench = Bench(0.0, 0.01)
+    fed = 0
+    stamp = T0
+    for _ in range(3_000):
+        bench.now += rng.randrange(40 * MS)
+        stamp += rng.choice([30 * MS] * 20 + [0, -50 * MS, -3 * S, 20 * S])
+        jitter = rng.choice([0, 0, 0, 20 * MS, -20 * MS, -2 * S, 5 * S])
+        choice = rng.random()
+        if choice < 0.3:
+            bench.sweep(rng.choice([stamp] * 9 + [0]))
+            fed += 1
+        elif choice < 0.9:
+            bench.image(rng.choice([stamp + jitter] * 9 + [0]), rng.randrange(2))
+        else:
+            bench.sync.poll()
+    assert fed == len(bench.out) + len(bench.drops) + bench.sync.waiting()
+    assert bench.errors == []
+    for _, *offsets in bench.out:
+        for offset, expected in zip(offsets, (0, 10 * MS), strict=True):
+            assert offset is None or abs(offset - expected) <= 100 * MS
+    assert sum(None not in frame for frame in bench.out) > 50
+
+
+class Source:
+    """The shape of message_filters' SimpleFilter."""
+
+    def __init__(self):
+        self.callbacks = {}
+
+    def registerCallback(self, cb, *args):
+        self.callbacks[len(self.callbacks)] = (cb, args)
+        return len(self.callbacks) - 1
+
+    def signal(self, *messages):
+        for cb, args in self.callbacks.values():
+            cb(*messages, *args)
+
+
+def test_connects_to_message_filters():
+    bench = Bench(0.0, 0.0)
+    sources = [Source() for _ in range(3)]
+    bench.sync.connectInput(*sources)
+    sources[2].signal(message(T0 + 2))
+    sources[1].signal(message(T0 + 1))
+    sources[0].signal(message(T0))
+    assert bench.out == [(T0, 1, 2)]
+    assert bench.sync.registerCallback(print) == 1
+
+
+def test_refuses_a_wrong_number_of_inputs():
+    with pytest.raises(ValueError, match='2 inputs for one sweep topic and 2 cameras'):
+        Bench(0.0, 0.0).sync.connectInput(Source(), Source())
+
+
+@pytest.mark.parametrize(
+    'config',
+    [
+        {'stamp_source': 'bag'},
+        {'tolerance_s': -0.1},
+        {'timeout_s': float('nan')},
+        {'max_backward_s': float('inf')},
+        {'offsets_s': (float('nan'),)},
+    ],
+)
+def test_refuses_a_config_out_of_range(config):
+    with pytest.raises(ValueError, match=next(iter(config))):
+        SyncConfig(**{'offsets_s': (), **config})
