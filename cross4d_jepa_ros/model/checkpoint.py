@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One safetensors file with the network's contract in its header. Nothing is unpickled.
+
+The checksum in the contract covers the contract and every tensor, so damage is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, from_mapping
+from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.model.tokenizer import InputFeature, input_features
+
+SCHEMA_VERSION = 1
+# Room for the contract and the names of a few thousand tensors.
+MAX_HEADER_BYTES = 16 << 20
+
+
+class BadCheckpoint(ValueError):
+    """A file is not a usable checkpoint; the sentence names the file and the reason."""
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What a checkpoint promises to whoever runs it.
+
+    Attributes:
+        model: Architecture, tokenizer and temporal sizes.
+        features: Input channels with units and normalisation, in order.
+        base_height_m: Height of the base frame's origin above the ground that the network expects.
+        class_names: Of the segmentation head; empty where there is none. Ids are positions.
+        palette: RGB of each class.
+        teacher: Of a network that was distilled from one; not yet used.
+        prototypes: Of a network with named prototypes; not yet used.
+        training: How the weights came about; `kind` is always there.
+
+    """
+
+    model: ModelConfig
+    features: tuple[InputFeature, ...]
+    base_height_m: float
+    class_names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    training: dict[str, str | int | float]
+    teacher: None = None
+    prototypes: None = None
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse a contract that contradicts itself or this code.
+
+        Raises:
+            BadConfig: Says which part.
+
+        """
+        if self.schema_version != SCHEMA_VERSION:
+            msg = (
+                f'its schema version is {self.schema_version}, this package reads '
+                f'{SCHEMA_VERSION}: use the package version that wrote it'
+            )
+            raise BadConfig(msg)
+        if self.features != input_features(self.model):
+            msg = 'its input features are not those that this package computes'
+            raise BadConfig(msg)
+        names = self.class_names
+        if len(set(names)) != len(names) or len(names) > 255:
+            msg = f'its {len(names)} class names must be distinct and at most 255'
+            raise BadConfig(msg)
+        if len(self.palette) != len(names):
+            msg = f'it has {len(names)} classes but {len(self.palette)} palette colours'
+            raise BadConfig(msg)
+        if not all(0 <= value <= 255 for colour in self.palette for value in colour):
+            msg = 'its palette has a value outside 0..255'
+            raise BadConfig(msg)
+        if 'kind' not in self.training:
+            msg = 'its training record has no kind'
+            raise BadConfig(msg)
+
+    @property
+    def colour(self) -> bool:
+        """Whether the network looks at the synchronised images."""
+        return self.model.colour
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded file.
+
+    Attributes:
+        network: On the CPU, in eval mode.
+        sha256: Of the file, hexadecimal.
+
+    """
+
+    contract: Contract
+    network: Network
+    sha256: str
+
+
+def save_checkpoint(path: Path, contract: Contract, network: Network) -> None:
+    """Write atomically; equal content gives equal bytes.
+
+    Raises:
+        BadCheckpoint: The network is not the one that the contract describes.
+        OSError: The disk refuses.
+
+    """
+    tensors = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+    _check_tensors(path, contract, tensors)
+    plain = json.loads(json.dumps(asdict(contract)))
+    metadata = {'contract': _canonical({**plain, 'checksum': _checksum(plain, tensors)})}
+    write_atomically(path, safetensors.torch.save(tensors, metadata))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint.
+
+    Raises:
+        BadCheckpoint: It cannot be read, is damaged, or does not fit this package.
+
+    """
+    content = _read(path)
+    contract, plain, checksum = _parsed_contract(path, _header(path, content))
+    try:
+        tensors = safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        msg = f'{path}: damaged or truncated ({error})'
+        raise BadCheckpoint(msg) from error
+    _check_tensors(path, contract, tensors)
+    if _checksum(plain, tensors) != checksum:
+        msg = f'{path}: damaged: the checksum of its content is not the one in its header'
+        raise BadCheckpoint(msg)
+    network = Network(contract.model, len(contract.class_names))
+    network.load_state_dict(tensors)
+    return Checkpoint(contract, network.eval(), hashlib.sha256(content).hexdigest())
+
+
+def read_contract(path: Path) -> Contract:
+    """Read the header only; the tensors are neither read nor verified.
+
+    Raises:
+        BadCheckpoint: It cannot be read or its header is damaged.
+
+    """
+    return _parsed_contract(path, _header(path, _read(path, 8 + MAX_HEADER_BYTES)))[0]
+
+
+def _read(path: Path, size: int = -1) -> bytes:
+    try:
+        with path.open('rb') as stream:
+            return stream.read(size)
+    except OSError as error:
+        msg = f'{path}: cannot be read ({error.strerror})'
+        raise BadCheckpoint(msg) from error
+
+
+def _header(path: Path, content: bytes) -> dict[str, Any]:
+    length = int.from_bytes(content[:8], 'little')
+    if len(content) < 8 or length > MAX_HEADER_BYTES or content[8:9] != b'{':
+        msg = f'{path}: not a safetensors file'
+        raise BadCheckpoint(msg)
+    if length > len(content) - 8:
+        msg = f'{path}: truncated: it promises a header of {length} bytes, has {len(content) - 8}'
+        raise BadCheckpoint(msg)
+    return _json(path, content[8 : 8 + length], 'its header')
+
+
+def _json(path: Path, text: str | bytes, what: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        msg = f'{path}: damaged: {what} is not JSON'
+        raise BadCheckpoint(msg) from error
+    if not isinstance(parsed, dict):
+        msg = f'{path}: damaged: {what} is not a JSON object'
+        raise BadCheckpoint(msg)
+    return parsed
+
+
+def _parsed_contract(path: Path, header: dict[str, Any]) -> tuple[Contract, dict[str, Any], str]:
+    metadata = header.get('__metadata__')
+    text = metadata.get('contract') if isinstance(metadata, dict) else None
+    if not isinstance(text, str):
+        msg = f'{path}: has no contract in its header; it was not written by this package'
+        raise BadCheckpoint(msg)
+    plain = _json(path, text, 'its contract')
+    # Text that means the same but reads differently was changed after it was written.
+    if text != _canonical(plain):
+        msg = f'{path}: damaged: its contract is not as it was written'
+        raise BadCheckpoint(msg)
+    checksum = str(plain.pop('checksum', ''))
+    if plain.get('schema_version') != SCHEMA_VERSION:
+        # The version speaks first: another version's keys would read as unknown ones.
+        msg = (
+            f'{path}: its schema version is {plain.get("schema_version")!r}, this package reads '
+            f'{SCHEMA_VERSION}: use the package version that wrote it'
+        )
+        raise BadCheckpoint(msg)
+    try:
+        return from_mapping(Contract, plain), plain, checksum
+    except BadConfig as error:
+        msg = f'{path}: {error}'
+        raise BadCheckpoint(msg) from error
+
+
+def _check_tensors(path: Path, contract: Contract, tensors: dict[str, Tensor]) -> None:
+    with torch.device('meta'):
+        expected = Network(contract.model, len(contract.class_names)).state_dict()
+    for problem, names in (
+        ('lacks the tensor', expected.keys() - tensors.keys()),
+        ('has the unexpected tensor', tensors.keys() - expected.keys()),
+    ):
+        if names:
+            more = f' and {len(names) - 1} more' if len(names) > 1 else ''
+            msg = f'{path}: {problem} {min(names)}{more}'
+            raise BadCheckpoint(msg)
+    for name, tensor in tensors.items():
+        wanted = expected[name]
+        if (tensor.shape, tensor.dtype) != (wanted.shape, wanted.dtype):
+            msg = (
+                f'{path}: {name} is {tuple(tensor.shape)} {tensor.dtype}, '
+                f'expected {tuple(wanted.shape)} {wanted.dtype}'
+            )
+            raise BadCheckpoint(msg)
+        if not tensor.isfinite().all():
+            bad = int((~tensor.isfinite()).sum())
+            msg = f'{path}: {name} holds {bad} values that are not finite'
+            raise BadCheckpoint(msg)
+
+
+def _canonical(plain: dict[str, Any]) -> str:
+    return json.dumps(plain, sort_keys=True, separators=(',', ':'))
+
+
+def _checksum(plain: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(_canonical(plain).encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sizes of the network, and a strict reader that turns mappings into frozen dataclasses."""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+T = TypeVar('T')
+
+
+class BadConfig(ValueError):
+    """A key or value of a configuration is wrong; the sentence names it."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All dimensions of the encoder and of its input grid.
+
+    Attributes:
+        size: Name of the size, such as `nano`.
+        voxel_m: Edge of a voxel, m; one token a voxel.
+        range_m: Points farther than this from the base frame's origin are not seen, m.
+        max_points: Cap on the points of a sweep, reached nearest voxel first.
+        max_tokens: Cap on the tokens of a sweep, reached nearest voxel first.
+        width: Channels of a token (D).
+        blocks: Transformer blocks over the tokens of a sweep.
+        heads: Attention heads; `width / heads` must be even and at least 6.
+        window: Tokens that attend to each other; all do when a sweep has no more than these.
+        point_width: Channels of a point's embedding (C).
+        colour: Whether points carry the colour of the synchronised images.
+        sweeps: Sweeps that an answer depends on, the newest included (T).
+        sweep_stride: Sweeps between two that are remembered.
+        neighbours: Remembered tokens that a token of the newest sweep reads (k).
+
+    """
+
+    size: str
+    voxel_m: float
+    range_m: float
+    max_points: int
+    max_tokens: int
+    width: int
+    blocks: int
+    heads: int
+    window: int
+    point_width: int
+    colour: bool
+    sweeps: int
+    sweep_stride: int
+    neighbours: int
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be built.
+
+        Raises:
+            BadConfig: A size is out of its bounds.
+
+        """
+        bounds: dict[str, tuple[float, float]] = {
+            'voxel_m': (0.005, 100),
+            'range_m': (0.1, 1000),
+            'max_points': (1, 1 << 24),
+            'max_tokens': (1, 1 << 20),
+            'width': (6, 4096),
+            'blocks': (1, 64),
+            'heads': (1, 64),
+            'window': (8, 4096),
+            'point_width': (4, 1024),
+            'sweeps': (1, 1),
+            'sweep_stride': (1, 1),
+            'neighbours': (0, 0),
+        }
+        for key, (low, high) in bounds.items():
+            value = getattr(self, key)
+            if not low <= value <= high:
+                msg = f'{key} is {value}, but must lie between {low} and {high}'
+                raise BadConfig(msg)
+        head_width = self.width / self.heads
+        if head_width % 2 or head_width < 6:
+            msg = (
+                f'width {self.width} over {self.heads} heads gives {head_width:g} channels a head, '
+                'which must be even and at least 6: change width or heads'
+            )
+            raise BadConfig(msg)
+        if self.range_m / self.voxel_m > 1 << 16:
+            msg = (
+                f'range_m {self.range_m} is over {1 << 16} voxels of {self.voxel_m}: raise voxel_m'
+            )
+            raise BadConfig(msg)
+
+
+def load_model_config(path: Path) -> ModelConfig:
+    """Read a file of `config/models/`.
+
+    Raises:
+        BadConfig: It is not YAML, or a key is unknown, missing or of the wrong type; names the
+            file.
+        OSError: It cannot be read.
+
+    """
+    try:
+        return from_mapping(ModelConfig, yaml.safe_load(path.read_text()))
+    except (BadConfig, yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f'{path}: {error}'
+        raise BadConfig(msg) from error
+
+
+def from_mapping(kind: type[T], mapping: Any) -> T:
+    """Build a frozen dataclass from parsed YAML or JSON, believing nothing.
+
+    Args:
+        kind: A dataclass whose fields are bool, int, float, str, None, tuples, dicts or such
+            dataclasses.
+        mapping: Key to value; lists stand for tuples.
+
+    Raises:
+        BadConfig: A key is unknown (the nearest valid one is named) or missing, or a value has
+            the wrong type.
+
+    """
+    known = {field.name: field for field in fields(typing.cast(Any, kind))}
+    hints = typing.get_type_hints(kind)
+    if not isinstance(mapping, Mapping):
+        msg = f'expected the keys {", ".join(known)}, found {_brief(mapping)}'
+        raise BadConfig(msg)
+    for key in mapping:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)[0]
+            msg = f'unknown key {_brief(key)}: did you mean {near!r}?'
+            raise BadConfig(msg)
+    missing = [key for key, field in known.items() if key not in mapping and _required(field)]
+    if missing:
+        msg = f'missing key {", ".join(missing)}'
+        raise BadConfig(msg)
+    return kind(**{key: _checked(key, hints[key], value) for key, value in mapping.items()})
+
+
+def _required(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _checked(key: str, hint: Any, value: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is float and type(value) in (int, float):
+        return float(value)
+    if hint in (bool, int, str, types.NoneType) and type(value) is hint:
+        return value
+    if origin is dict and isinstance(value, dict):
+        return {name: _checked(f'{key}.{name}', arguments[1], item) for name, item in value.items()}
+    if isinstance(hint, types.UnionType) and type(value) in arguments:
+        return value
+    if origin is tuple and isinstance(value, list | tuple):
+        if arguments[-1] is Ellipsis:
+            arguments = (arguments[0],) * len(value)
+        if len(arguments) == len(value):
+            pairs = enumerate(zip(arguments, value, strict=True))
+            return tuple(_checked(f'{key}[{i}]', item_hint, item) for i, (item_hint, item) in pairs)
+    if isinstance(hint, type) and hasattr(hint, '__dataclass_fields__'):
+        try:
+            return from_mapping(hint, value)
+        except BadConfig as error:
+            msg = f'{key}: {error}'
+            raise BadConfig(msg) from error
+    expected = hint.__name__ if isinstance(hint, type) and origin is None else str(hint)
+    msg = f'{key} is {_brief(value)}, expected {expected}'
+    raise BadConfig(msg)
+
+
+def _brief(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read off the embeddings: classes, three colours, one vector a sweep."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class SegmentationHead(nn.Linear):
+    """A linear probe on point embeddings."""
+
+    def classify(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Label (K, C) embeddings: (K,) int64 class and (K,) its probability."""
+        logits = self(embedding)  # (K, classes)
+        best, class_id = logits.max(dim=1)  # (K,), (K,)
+        return class_id, (best - logits.logsumexp(dim=1)).exp()  # (K,), (K,)
+
+
+class ColourBasis(nn.Module):
+    """A fixed projection of point embeddings to RGB: a colour means the same in every sweep."""
+
+    mean: Tensor
+    components: Tensor
+    low: Tensor
+    high: Tensor
+
+    def __init__(self, point_width: int) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(point_width))
+        self.register_buffer('components', torch.eye(point_width, 3))
+        self.register_buffer('low', torch.zeros(3))
+        self.register_buffer('high', torch.ones(3))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Colour (K, C) embeddings with (K, 3) uint8 RGB; what leaves [low, high] saturates."""
+        projected = (embedding - self.mean) @ self.components  # (K, 3)
+        unit = (projected - self.low) / (self.high - self.low).clamp_min(1e-6)  # (K, 3)
+        return (unit.clamp(0, 1) * 255).round().to(torch.uint8)  # (K, 3)
+
+    def fit(self, embedding: Tensor) -> None:
+        """Take the three principal components of (K, C) embeddings and their 2..98 % range."""
+        wide = embedding.double()  # (K, C)
+        mean = wide.mean(0)  # (C,)
+        centred = wide - mean  # (K, C)
+        _, vectors = torch.linalg.eigh(centred.T @ centred)  # (C, C), eigenvalues ascending
+        components = vectors[:, -3:].flip(1)  # (C, 3)
+        # Eigenvectors are defined up to their sign.
+        largest = components.gather(0, components.abs().argmax(0, keepdim=True))  # (1, 3)
+        components = components * largest.sign()  # (C, 3)
+        projected = centred @ components  # (K, 3)
+        bounds = projected.quantile(torch.tensor([0.02, 0.98], dtype=wide.dtype), dim=0)  # (2, 3)
+        for buffer, value in (
+            (self.mean, mean),
+            (self.components, components),
+            (self.low, bounds[0]),
+            (self.high, bounds[1]),
+        ):
+            buffer.copy_(value)
+
+
+def frame_embedding(token: Tensor) -> Tensor:
+    """Mean of (M, D) tokens: (D,), zero where there are none."""
+    return token.sum(0) / max(len(token), 1)  # (D,)

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plain pre-norm transformer over one sweep's tokens, windowed along space-filling curves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cross4d_jepa_ros.model.config import ModelConfig
+
+# Axis order and shift of the curve of each block, in turns. Another axis order changes the walk
+# within an octant; only a shift moves the octants, and one whose bits alternate moves their borders
+# by a third or two thirds on every scale.
+CURVES = (((0, 1, 2), 0), ((1, 0, 2), 0x5555), ((2, 0, 1), 0), ((2, 1, 0), 0x2AAA))
+
+
+def morton_code(cell: Tensor) -> Tensor:
+    """Interleave the low 21 bits of (M, 3) non-negative int64 cells into (M,) codes."""
+    spread = cell & 0x1FFFFF  # (M, 3)
+    for shift, mask in (
+        (32, 0x1F00000000FFFF),
+        (16, 0x1F0000FF0000FF),
+        (8, 0x100F00F00F00F00F),
+        (4, 0x10C30C30C30C30C3),
+        (2, 0x1249249249249249),
+    ):
+        spread = (spread | spread << shift) & mask  # (M, 3)
+    x, y, z = spread.unbind(1)  # (M,) each
+    return x << 2 | y << 1 | z  # (M,)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One walk through the tokens.
+
+    Attributes:
+        order: (M,) token at each position of the walk.
+        inverse: (M,) position of each token.
+
+    """
+
+    order: Tensor
+    inverse: Tensor
+
+
+def curve(cell: Tensor, turn: int) -> Curve:
+    """Sort (M, 3) distinct cells along the curve of block number `turn`."""
+    axes, shift = CURVES[turn % len(CURVES)]
+    shifted = cell[:, axes] + shift  # (M, 3)
+    order = morton_code(shifted).argsort()  # (M,)
+    inverse = torch.empty_like(order)  # (M,)
+    inverse[order] = torch.arange(len(order), device=order.device)
+    return Curve(order, inverse)
+
+
+class RotaryPosition(nn.Module):
+    """Rotary position embedding in three axes, so that attention sees relative positions in m.
+
+    Channel pairs are dealt to x, y, z in turn; wavelengths run geometrically from 4 voxels to
+    4 ranges.
+    """
+
+    wave_number: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        pairs = config.width // config.heads // 2
+        per_axis = -(-pairs // 3)
+        wavelength = torch.logspace(  # (per_axis,)
+            math.log10(4 * config.voxel_m),
+            math.log10(4 * config.range_m),
+            per_axis,
+        )
+        axis = torch.arange(pairs) % 3  # (pairs,)
+        number = torch.zeros(3, pairs)  # (3, pairs)
+        number[axis, torch.arange(pairs)] = (
+            2 * torch.pi / wavelength[torch.arange(pairs) // 3]
+        )  # (pairs,)
+        self.register_buffer('wave_number', number, persistent=False)
+
+    def forward(self, centre: Tensor) -> Tensor:
+        """Turn (M, 3) positions in m into (2, M, 1, head / 2) cosines and sines."""
+        phase = (centre @ self.wave_number)[:, None]  # (M, 1, head / 2)
+        return torch.stack((phase.cos(), phase.sin()))  # (2, M, 1, head / 2)
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the channel pairs of (M, heads, head) by (2, M, 1, head / 2)."""
+    cosine, sine = rotation  # (M, 1, head / 2) each
+    first, second = x.chunk(2, dim=-1)  # (M, heads, head / 2) each
+    return torch.cat(  # (M, heads, head)
+        (first * cosine - second * sine, first * sine + second * cosine), dim=-1
+    )
+
+
+class Block(nn.Module):
+    """Pre-norm attention within windows of one curve, then a perceptron."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self._heads = config.heads
+        self._window = config.window
+        self.norm_attention = nn.LayerNorm(config.width)
+        self.query_key_value = nn.Linear(config.width, 3 * config.width)
+        self.attention_out = nn.Linear(config.width, config.width)
+        self.norm_perceptron = nn.LayerNorm(config.width)
+        self.perceptron_in = nn.Linear(config.width, 2 * config.width)
+        self.perceptron_out = nn.Linear(2 * config.width, config.width)
+
+    def forward(self, token: Tensor, rotation: Tensor, walk: Curve) -> Tensor:
+        """Map (M, D) tokens to (M, D); `rotation` is (2, M, 1, head / 2)."""
+        attended = self._attend(self.norm_attention(token), rotation, walk)  # (M, D)
+        token = token + self.attention_out(attended)  # (M, D)
+        hidden = F.gelu(self.perceptron_in(self.norm_perceptron(token)))  # (M, 2 D)
+        output: Tensor = token + self.perceptron_out(hidden)  # (M, D)
+        return output
+
+    def _attend(self, token: Tensor, rotation: Tensor, walk: Curve) -> Tensor:
+        count, width = token.shape
+        projected = self.query_key_value(token).view(
+            count, 3, self._heads, -1
+        )  # (M, 3, heads, head)
+        query, key, value = projected.unbind(1)  # (M, heads, head) each
+        query, key = rotate(query, rotation), rotate(key, rotation)  # (M, heads, head) each
+        if count <= self._window:
+            return _attention(query, key, value, 1).reshape(count, width)  # (M, D)
+        query, key, value = (  # (M, heads, head) each
+            x[walk.order] for x in (query, key, value)
+        )
+        # The ragged last window is a call of its own: a padding mask would slow all of them.
+        windows = count // self._window
+        whole = windows * self._window
+        parts = [_attention(query[:whole], key[:whole], value[:whole], windows)]
+        if whole < count:
+            parts.append(_attention(query[whole:], key[whole:], value[whole:], 1))
+        return torch.cat(parts)[walk.inverse].reshape(count, width)  # (M, D)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, windows: int) -> Tensor:
+    """Attend within equal windows of (m, heads, head) tokens; (m, heads, head)."""
+    shape = (windows, len(query) // windows, *query.shape[1:])
+    attended = F.scaled_dot_product_attention(  # (windows, heads, window, head)
+        query.reshape(shape).transpose(1, 2),
+        key.reshape(shape).transpose(1, 2),
+        value.reshape(shape).transpose(1, 2),
+    )
+    return attended.transpose(1, 2).reshape(query.shape)  # (m, heads, head)
+
+
+class SpatialEncoder(nn.Module):
+    """The blocks and the final LayerNorm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.position = RotaryPosition(config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, token: Tensor, cell: Tensor, centre: Tensor) -> Tensor:
+        """Encode one sweep.
+
+        Args:
+            token: (M, D) of the tokenizer.
+            cell: (M, 3) their distinct voxels, int64.
+            centre: (M, 3) their positions, base frame, m.
+
+        Returns:
+            (M, D) tokens after the final LayerNorm.
+
+        """
+        rotation = self.position(centre)  # (2, M, 1, head / 2)
+        walks = [curve(cell, turn) for turn in range(min(len(self.blocks), len(CURVES)))]
+        for turn, block in enumerate(self.blocks):
+            token = block(token, rotation, walks[turn % len(walks)])  # (M, D)
+        encoded: Tensor = self.norm(token)  # (M, D)
+        return encoded
