@@ -1,0 +1,532 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lifecycle node: sweeps and images in, labels and embeddings out.
+
+    ros2 run cross4d_jepa_ros perception_node --ros-args \
+        -r '~/input/points:=/velodyne_points' -r '~/input/image0:=/camera/image_raw'
+
+Callbacks only store. One worker thread runs the pipeline on the newest sweep and never calls into
+the executor. Timers run on the steady clock, so that a paused /clock silences nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import torch
+from nav_msgs.msg import Odometry
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.clock import Clock, ClockType, JumpThreshold
+from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.utilities import get_rmw_implementation_identifier
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+
+from cross4d_jepa_ros.health import ClockState, Observation, findings
+from cross4d_jepa_ros.ledger import Drop, SweepLedger
+from cross4d_jepa_ros.pipeline import Pipeline
+from cross4d_jepa_ros.ros import parameters
+from cross4d_jepa_ros.ros.diagnostics import (
+    LOG_EVERY_S,
+    DiagnosticsPublisher,
+    Values,
+    image_values,
+    latency_values,
+    points_values,
+)
+from cross4d_jepa_ros.ros.outputs import Outputs, stage_names, wanted
+from cross4d_jepa_ros.ros.subscriptions import InputTopic
+from cross4d_jepa_ros.ros.transport import missing_profile
+from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
+from cross4d_jepa_ros.sensing.frames import (
+    FrameAssembler,
+    NoTransform,
+    camera_info_topic,
+)
+from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud, stamp_ns
+from cross4d_jepa_ros.sensing.synchronisation import SweepSynchroniser
+from cross4d_jepa_ros.sensing.transforms import TransformBuffer
+from cross4d_jepa_ros.shared_files import shared_file
+from cross4d_jepa_ros.telemetry import Telemetry
+from cross4d_jepa_ros.worker import NewestFirstWorker
+
+try:
+    from tf2_msgs.msg import TFMessage
+except ImportError:
+    TFMessage = None
+
+DEMO_CHECKPOINT = 'config/demo.safetensors'
+GRAPH_PERIOD_S = 0.2
+SYNC_PERIOD_S = 0.01
+DIAGNOSTICS_PERIOD_S = 1.0
+SETTLE_S = 1.5
+JUMP_SHOWN_S = 10.0
+IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A sweep with the images chosen for it, on its way to the worker."""
+
+    points: PointCloud2
+    images: tuple[Any, ...]
+    arrived_ns: int
+
+
+class PerceptionNode(LifecycleNode):
+    """Topics, parameters, QoS, one worker and diagnostics around `Pipeline`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        """Declare parameters and start the diagnostics; `configure` loads the model.
+
+        Args:
+            kwargs: Passed on to `rclpy.lifecycle.LifecycleNode`.
+
+        Raises:
+            ValueError: A parameter was overridden with a value it does not take.
+
+        """
+        super().__init__('perception_node', **kwargs)
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._ledger = SweepLedger()
+        self._telemetry = Telemetry()
+        self._reset_requested = threading.Event()
+        self._arrivals: dict[int, int] = {}
+        self._refusal = ''
+        self._jump = (float('-inf'), '')
+        self._state_since = time.monotonic()
+        self._clock_seen = (0, time.monotonic())
+        self._pipeline: Pipeline | None = None
+        self._assembler: FrameAssembler | None = None
+        self._synchroniser: SweepSynchroniser | None = None
+        self._worker: NewestFirstWorker[Job] | None = None
+        self._inputs: list[InputTopic] = []
+        self._tf_subscriptions: list[Any] = []
+        self._outputs: Outputs | None = None
+        self._missing_profile = missing_profile(get_rmw_implementation_identifier())
+        self._diagnostics = DiagnosticsPublisher(self)
+        self._answer_illegal_requests()
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self._diagnose, clock=self._steady)
+        self.create_timer(GRAPH_PERIOD_S, self._watch_graph, clock=self._steady)
+        self.create_timer(SYNC_PERIOD_S, self._release_late, clock=self._steady)
+        self._jump_handle = self.get_clock().create_jump_callback(
+            JumpThreshold(
+                min_forward=None, min_backward=Duration(seconds=-0.5), on_clock_change=False
+            ),
+            post_callback=lambda jump: self._on_jump(
+                f'/clock jumped back by {-jump.delta.nanoseconds / 1e9:.2f} s'
+            ),
+        )
+        if self.get_parameter('autostart').value:
+            self._autostart = self.create_timer(0.0, self._start, clock=self._steady)
+
+    def _start(self) -> None:
+        self._autostart.cancel()
+        if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    # Lifecycle
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load and warm up the model, prepare inputs and outputs: `active` then means ready."""
+        try:
+            self._configure()
+        except Exception as error:
+            self._refusal = f'configure failed: {error}'
+            self.get_logger().error(self._refusal)
+            self._release()
+            return TransitionCallbackReturn.FAILURE
+        self._refusal = ''
+        self._entered()
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe, and take sweeps."""
+        assert self._synchroniser is not None
+        self._synchroniser.clear()
+        self._reset_requested.set()
+        self._worker = NewestFirstWorker(self._answer, self._overtaken)
+        self._telemetry.forget_recent(self._ledger.counts(), self._synchroniser.statistics())
+        self._subscribe_tf()
+        self._entered()
+        return super().on_activate(state)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Take no more sweeps, let the one at work finish, forget the rest."""
+        self._stop()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Give back the model's memory."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Stop whatever runs."""
+        self.close()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Stop the worker and free everything; for the end of the process, in any state."""
+        self._stop()
+        self._release()
+
+    def _entered(self) -> None:
+        self._state_since = time.monotonic()
+
+    def _configure(self) -> None:
+        config = parameters.read(self)
+        model = Path(config.model).expanduser() if config.model else shared_file(DEMO_CHECKPOINT)
+        extrinsics = (
+            load_extrinsics(Path(config.extrinsics_file)) if config.extrinsics_file else None
+        )
+        self._pipeline = Pipeline(
+            model,
+            device=config.device,
+            threads=config.threads,
+            probability_threshold=self.get_parameter('segmentation.threshold').value,
+        )
+        self._pipeline.warm_up()
+        self._sync_config = config.sync
+        self._transforms = TransformBuffer()
+        self._synchroniser = SweepSynchroniser(
+            config.sync,
+            on_drop=self._dropped_by_synchroniser,
+            on_reset=self._on_jump,
+            on_error=self._on_error,
+        )
+        self._synchroniser.registerCallback(self._on_synchronised)
+        self._create_inputs(config)
+        self._assembler = FrameAssembler(
+            config.frame, self._transforms, extrinsics, [image.topic for image in self._images]
+        )
+        for camera, info in enumerate(self._camera_infos):
+            info.registerCallback(self._assembler.set_camera_info, camera)
+        contract = self._pipeline.contract
+        self._outputs = Outputs(self, contract.palette, stage_names(Pipeline.STAGES))
+        self.get_logger().info(
+            f'model {model} ({contract.training["kind"]}) on {self._pipeline.device}'
+            + ('' if contract.class_names else '; it has no segmentation head: embeddings only')
+        )
+
+    def _create_inputs(self, config: parameters.NodeConfig) -> None:
+        def topic(
+            name: str, types: dict[str, type], resolved: str = '', depth: int = 0
+        ) -> InputTopic:
+            return InputTopic(
+                self,
+                name,
+                resolved or self.resolve_topic_name(f'~/input/{name}'),
+                types,
+                reliability=config.reliability,
+                depth=depth or config.depth,
+            )
+
+        self._points = topic('points', {'sensor_msgs/msg/PointCloud2': PointCloud2})
+        self._images = [topic(f'image{i}', IMAGE_TYPES) for i in range(config.cameras)]
+        self._camera_infos = [
+            topic(
+                f'camera_info{i}',
+                {'sensor_msgs/msg/CameraInfo': CameraInfo},
+                self._camera_info_topic(i, self._images[i].topic),
+            )
+            for i in range(config.cameras)
+        ]
+        odometry = topic('odometry', {'nav_msgs/msg/Odometry': Odometry}, depth=50)
+        odometry.registerCallback(self._transforms.add_odometry)
+        self._points.registerCallback(self._on_points)
+        assert self._synchroniser is not None
+        self._synchroniser.connectInput(self._points, *self._images)
+        self._inputs = [self._points, *self._images, *self._camera_infos, odometry]
+
+    def _camera_info_topic(self, camera: int, image_topic: str) -> str:
+        """Take the remapped name, else the one that belongs to the image topic."""
+        name = f'input/camera_info{camera}'
+        resolved = self.resolve_topic_name(f'~/{name}')
+        private = f'{self.get_fully_qualified_name()}/{name}'
+        return camera_info_topic(image_topic) if resolved == private else resolved
+
+    def _subscribe_tf(self) -> None:
+        if TFMessage is None:
+            return
+        for topic, static in (('/tf', False), ('/tf_static', True)):
+            qos = QoSProfile(depth=100)
+            if static:
+                qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
+            self._tf_subscriptions.append(
+                self.create_subscription(
+                    TFMessage,
+                    topic,
+                    lambda message, static=static: self._transforms.add_tf_message(
+                        message, static=static
+                    ),
+                    qos,
+                )
+            )
+
+    def _stop(self) -> None:
+        for subscription in self._tf_subscriptions:
+            self.destroy_subscription(subscription)
+        self._tf_subscriptions = []
+        for source in self._inputs:
+            source.close()
+        if self._worker is None:
+            return
+        worker, self._worker = self._worker, None
+        assert self._synchroniser is not None
+        waiting = self._synchroniser.clear()
+        joined, left = worker.stop(1.0 + self._telemetry.pipeline_ms(100) / 1e3)
+        for unanswered in (waiting, left):
+            if unanswered is not None:
+                self._ledger.drop(Drop.INACTIVE, 'the node was deactivated')
+        if not joined:
+            self.get_logger().error('the worker is still busy; its answer will not be published')
+        self._arrivals.clear()
+        if self._pipeline is not None:
+            self._pipeline.reset()
+        self._entered()
+
+    def _release(self) -> None:
+        if self._outputs is not None:
+            self._outputs.destroy()
+        self._inputs = []
+        self._pipeline = self._assembler = self._synchroniser = self._outputs = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._entered()
+
+    def _answer_illegal_requests(self) -> None:
+        """Answer a transition that the state does not allow; rclpy would end the process."""
+        service = self._service_change_state
+        change_state: Callable[[Any, Any], Any] = service.callback
+
+        def answered(request: Any, response: Any) -> Any:
+            before = self._state_machine.current_state[1]
+            try:
+                return change_state(request, response)
+            except RCLError:
+                asked = request.transition.label or request.transition.id
+                allowed = ', '.join(
+                    label for _, label, *_ in self._state_machine.available_transitions
+                )
+                self.get_logger().warning(
+                    f'transition {asked!r} refused: the node is {before} and allows {allowed}'
+                )
+                response.success = False
+                return response
+
+        service.callback = answered
+
+    # Callbacks: they store and return
+
+    def _on_parameters(self, changes: list[Any]) -> Any:
+        result = parameters.check(changes, self._state_machine.current_state[1])
+        for change in changes if result.successful else ():
+            if change.name == 'segmentation.threshold' and self._pipeline is not None:
+                self._pipeline.probability_threshold = change.value
+        return result
+
+    def _on_points(self, message: PointCloud2) -> None:
+        self._ledger.receive()
+        self._telemetry.arrived(stamp_ns(message))
+        self._arrivals[id(message)] = time.monotonic_ns()
+
+    def _on_synchronised(self, points: PointCloud2, *images: Any) -> None:
+        worker = self._worker
+        arrived = self._arrivals.pop(id(points), time.monotonic_ns())
+        if worker is None or not worker.offer(Job(points, images, arrived)):
+            self._ledger.drop(Drop.INACTIVE, 'the node was deactivated')
+
+    def _dropped_by_synchroniser(self, points: PointCloud2, cause: str) -> None:
+        self._arrivals.pop(id(points), None)
+        self._ledger.drop(Drop(cause), f'stamp {stamp_ns(points)} ns')
+
+    def _overtaken(self, job: Job) -> None:
+        self._ledger.drop(Drop.SUPERSEDED, f'stamp {stamp_ns(job.points)} ns')
+
+    def _on_jump(self, sentence: str) -> None:
+        self._jump = (time.monotonic(), sentence)
+        self._reset_requested.set()
+
+    def _on_error(self, error: Exception) -> None:
+        self.get_logger().error(
+            f'{type(error).__name__}: {error}', throttle_duration_sec=LOG_EVERY_S
+        )
+
+    def _watch_graph(self) -> None:
+        now = self.get_clock().now().nanoseconds
+        if now != self._clock_seen[0]:
+            self._clock_seen = (now, time.monotonic())
+        if self._worker is not None:
+            for source in self._inputs:
+                source.poll()
+
+    def _release_late(self) -> None:
+        if self._worker is not None and self._synchroniser is not None:
+            self._synchroniser.poll()
+
+    # The worker's thread
+
+    def _answer(self, job: Job) -> None:
+        try:
+            self._perceive(job)
+        except MalformedCloud as error:
+            self._drop(Drop.MALFORMED, error)
+        except NoTransform as error:
+            self._drop(Drop.NO_TRANSFORM, error)
+        except torch.OutOfMemoryError as error:
+            self._drop(Drop.OUT_OF_MEMORY, error)
+        except Exception as error:
+            self._drop(Drop.ERROR, error)
+
+    def _drop(self, cause: Drop, error: Exception) -> None:
+        self._ledger.drop(cause, f'{error}' if cause != Drop.ERROR else repr(error))
+        self.get_logger().error(
+            f'sweep dropped ({cause}): {error}', throttle_duration_sec=LOG_EVERY_S
+        )
+
+    def _perceive(self, job: Job) -> None:
+        pipeline, assembler, outputs = self._pipeline, self._assembler, self._outputs
+        if pipeline is None or assembler is None or outputs is None:
+            self._ledger.drop(Drop.INACTIVE, 'the node was cleaned up')
+            return
+        if self._reset_requested.is_set():
+            self._reset_requested.clear()
+            pipeline.reset()
+            assembler.reset()
+        started = time.perf_counter()
+        frame = assembler.assemble(job.points, job.images, views=pipeline.contract.colour)
+        decoded = time.perf_counter()
+        names = outputs.subscribed()
+        perception = pipeline.step(frame, wanted(names))
+        stepped = time.perf_counter()
+        answers = outputs.build(names, job.points, perception)
+        built = time.perf_counter()
+        if self._worker is None:
+            self._ledger.drop(Drop.INACTIVE, 'the node was deactivated')
+            return
+        outputs.publish(answers)
+        self._ledger.answer()
+        stages = {
+            'message_decode': (decoded - started) * 1e3,
+            **perception.stage_ms,
+            'message_build': (built - stepped) * 1e3,
+        }
+        latency_ms = (time.monotonic_ns() - job.arrived_ns) / 1e6
+        self._telemetry.answered(latency_ms, stages)
+        outputs.publish_durations({**stages, 'latency': latency_ms})
+
+    # Diagnostics
+
+    def _observe(self) -> Observation:
+        lifecycle = self._state_machine.current_state[1]
+        clock = ClockState(
+            simulated=bool(self.get_parameter('use_sim_time').value),
+            publishers=self.count_publishers('/clock'),
+            stopped_s=time.monotonic() - self._clock_seen[1],
+        )
+        if lifecycle != 'active' or self._synchroniser is None or self._assembler is None:
+            return Observation(lifecycle, refusal=self._refusal, clock=clock)
+        counts = self._ledger.counts()
+        recent = self._telemetry.recent(counts, self._synchroniser.statistics())
+        missing, period_ms = self._telemetry.missing_sweeps()
+        assert self._pipeline is not None
+        untrained = self._pipeline.contract.training['kind'] == 'untrained'
+        return Observation(
+            lifecycle,
+            clock=clock,
+            points=self._points.state(),
+            images=tuple(image.state() for image in self._images),
+            camera_infos=tuple(info.state() for info in self._camera_infos),
+            cameras=recent.cameras,
+            sync=self._sync_config,
+            zero_stamped=recent.zero_stamped > 0,
+            jump=self._jump[1] if time.monotonic() - self._jump[0] < JUMP_SHOWN_S else '',
+            received=recent.received,
+            answered=recent.answered,
+            dropped=recent.dropped,
+            reasons=counts.last_reason,
+            missing_sweeps=missing,
+            pipeline_ms=self._telemetry.pipeline_ms(),
+            period_ms=period_ms,
+            missing_profile=self._missing_profile,
+            notes=dict(self._assembler.notes),
+            warnings=('the weights are untrained: labels mean nothing; set model',)
+            if untrained
+            else (),
+        )
+
+    def _diagnose(self) -> None:
+        seen = self._observe()
+        settling = time.monotonic() - self._state_since < SETTLE_S
+        found = [] if settling and not seen.refusal else findings(seen)
+        sections: dict[str, Values] = {'node': self._node_values(seen.lifecycle)}
+        if seen.lifecycle == 'active' and self._synchroniser is not None:
+            lost = max(seen.points.lost, seen.missing_sweeps)
+            counts = self._ledger.counts()
+            sections['points'] = points_values(seen.points.topic, counts, lost, seen.period_ms)
+            cameras = self._synchroniser.statistics().cameras
+            for image, info, camera in zip(self._images, self._camera_infos, cameras, strict=True):
+                sections[image.name] = image_values(image.topic, info.topic, camera)
+            sections['latency'] = latency_values(self._telemetry)
+        self._diagnostics.publish(seen.lifecycle, found, sections)
+
+    def _node_values(self, state: str) -> dict[str, object]:
+        values: dict[str, object] = {
+            'state': state,
+            'transport': self._missing_profile or 'large-message profile in use',
+        }
+        if self._pipeline is not None and self._assembler is not None:
+            contract = self._pipeline.contract
+            values |= {
+                'model_sha256': self._pipeline.model_sha256,
+                'model_training': contract.training['kind'],
+                'classes': ', '.join(contract.class_names)
+                or 'none: train a head with offline_training.train_segmentation',
+                'device': self._pipeline.device,
+                'ego_motion': self._assembler.ego_motion,
+                'ego_motion_note': self._assembler.notes.get('ego_motion', ''),
+                'window_length': self._pipeline.window_length,
+            }
+        return values
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node until it is interrupted; returns the exit code."""
+    rclpy.init(args=args)
+    try:
+        node = PerceptionNode()
+    except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
+        print(f'perception_node: {error}', file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while rclpy.ok():
+            try:
+                executor.spin()
+            except (KeyboardInterrupt, ExternalShutdownException):
+                break
+            except Exception as error:
+                node.get_logger().error(f'a callback failed: {error!r}')
+    finally:
+        node.close()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Receives the node's answers and holds each against the sweep that was sent."""
+
+from __future__ import annotations
+
+import time
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import PointCloud2
+
+from cross4d_jepa_ros.ros.messages import coordinate_type
+from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud, stamp_ns, structured_view
+
+
+@dataclass(frozen=True)
+class SentSweep:
+    """What an answer to a sweep must repeat. `coordinates` is a checksum of x, y, z."""
+
+    stamp_ns: int
+    frame_id: str
+    height: int
+    width: int
+    coordinates: int | None
+
+
+def sent_sweep(message: Any) -> SentSweep:
+    """Remember a PointCloud2-like message without keeping it."""
+    return SentSweep(
+        stamp_ns=stamp_ns(message),
+        frame_id=message.header.frame_id,
+        height=message.height,
+        width=message.width,
+        coordinates=_checksum(message),
+    )
+
+
+def _checksum(message: Any) -> int | None:
+    try:
+        points = structured_view(message)
+    except MalformedCloud:
+        return None
+    total = 0
+    for axis in 'xyz':
+        values = points[axis].reshape(-1).astype(coordinate_type(points))
+        total = zlib.crc32(values.tobytes(), total)
+    return total
+
+
+class AnswerClient(Node):
+    """Subscribes to the outputs of a perception node and to its diagnostics.
+
+    Attributes:
+        wrong: Answers that differ from their sweep, by what differs.
+        received: Number of answers on the watched topic.
+        arrivals: (stamp_ns, steady ns of receipt) of every answer.
+        kept: The message nearest to `keep_near_ns`, by topic name.
+        values: Newest diagnostics, status name (without the node's) to key to value.
+
+    """
+
+    def __init__(
+        self, target: str, topics: tuple[str, ...], keep_near_ns: int, **kwargs: Any
+    ) -> None:
+        """Subscribe.
+
+        Args:
+            target: Fully qualified name of the perception node.
+            topics: Names below its `output/` to receive.
+            keep_near_ns: Keep the answers to the sweep nearest to this stamp.
+            kwargs: Passed on to `rclpy.node.Node`.
+
+        """
+        super().__init__('answer_client', **kwargs)
+        self.wrong: Counter[str] = Counter(
+            wrong_count=0, wrong_stamp=0, wrong_frame=0, wrong_coordinates=0
+        )
+        self.received = 0
+        self.arrivals: list[tuple[int, int]] = []
+        self.kept: dict[str, PointCloud2] = {}
+        self.values: dict[str, dict[str, str]] = {}
+        self.levels: dict[str, tuple[int, str]] = {}
+        self._sent: dict[int, list[SentSweep]] = {}
+        self._keep_near_ns = keep_near_ns
+        self._watched = ''
+        self._target = target
+        self.topics = {name: f'{target}/output/{name}' for name in topics}
+        for name, topic in self.topics.items():
+            self.create_subscription(
+                PointCloud2,
+                topic,
+                lambda message, name=name: self._on_answer(name, message),
+                QoSProfile(depth=10),
+            )
+        self.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+
+    def expect(self, sweep: SentSweep) -> None:
+        """Announce a sweep that will be sent."""
+        self._sent.setdefault(sweep.stamp_ns, []).append(sweep)
+
+    def watch(self, name: str) -> None:
+        """Check and count the answers of this topic."""
+        self._watched = name
+
+    def advertised(self) -> list[str]:
+        """Topics, of those subscribed to, that the node publishes."""
+        return [name for name, topic in self.topics.items() if self.count_publishers(topic)]
+
+    def value(self, status: str, key: str, default: str = '') -> str:
+        """Read a value of the newest diagnostics."""
+        return self.values.get(status, {}).get(key, default)
+
+    def _on_answer(self, name: str, message: PointCloud2) -> None:
+        stamp = stamp_ns(message)
+        kept = self.kept.get(name)
+        distance = abs(stamp - self._keep_near_ns)
+        if kept is None or distance < abs(stamp_ns(kept) - self._keep_near_ns):
+            self.kept[name] = message
+        if name != self._watched:
+            return
+        self.received += 1
+        self.arrivals.append((stamp, time.monotonic_ns()))
+        expected = self._sent.get(stamp)
+        if not expected:
+            self.wrong['wrong_stamp'] += 1
+            return
+        sweep = expected.pop(0)
+        self.wrong['wrong_frame'] += message.header.frame_id != sweep.frame_id
+        self.wrong['wrong_count'] += (message.height, message.width) != (sweep.height, sweep.width)
+        self.wrong['wrong_coordinates'] += _checksum(message) != sweep.coordinates
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.hardware_id != self._target:
+                continue
+            section = status.name.split(': ', 1)[1]
+            self.values[section] = {entry.key: entry.value for entry in status.values}
+            self.levels[section] = (status.level[0], status.message)

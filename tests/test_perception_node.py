@@ -1,0 +1,384 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node over real DDS: every sweep answered as documented, every drop counted, any lifecycle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from nav_msgs.msg import Odometry
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
+
+from cross4d_jepa_ros.ledger import Drop
+from cross4d_jepa_ros.pipeline import Output, Pipeline
+from cross4d_jepa_ros.ros.subscriptions import PlainSubscriber, Subscriber
+from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
+from tests.bench import Bench, camera_info, cloud, image, stamped
+
+SECOND = 10**9
+PERIOD = SECOND // 10
+START = 1_000 * SECOND
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+POINT_TOPICS = ('segmentation', 'segmentation_rgb', 'embeddings_rgb')
+FIELDS = {
+    'segmentation': [('class_id', PointField.UINT8, 1), ('probability', PointField.FLOAT32, 1)],
+    'segmentation_rgb': [('rgb', PointField.FLOAT32, 1)],
+    'embeddings_rgb': [('rgb', PointField.FLOAT32, 1)],
+}
+
+
+def listen(bench: Bench, *names: str) -> dict[str, list[PointCloud2]]:
+    received: dict[str, list[PointCloud2]] = {name: [] for name in names}
+    for name in names:
+        bench.probe.create_subscription(
+            PointCloud2, f'/perception_node/output/{name}', received[name].append, 10
+        )
+    return received
+
+
+def counts(bench: Bench) -> dict[str, int]:
+    values = bench.sections.get('points', (0, '', {}))[2]
+    return {key: int(value) for key, value in values.items() if value.isdigit()}
+
+
+def settled(bench: Bench, sent: int) -> Callable[[], bool]:
+    return lambda: counts(bench).get('received') == sent and counts(bench).get('in_flight') == 0
+
+
+def request(bench: Bench, transition: int) -> bool:
+    client = bench.probe.create_client(ChangeState, '/perception_node/change_state')
+    assert client.wait_for_service(5)
+    future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+    bench.wait(future.done, 20)
+    bench.probe.destroy_client(client)
+    return bool(future.result().success)
+
+
+def lifecycle_state(bench: Bench) -> str:
+    client = bench.probe.create_client(GetState, '/perception_node/get_state')
+    assert client.wait_for_service(5)
+    future = client.call_async(GetState.Request())
+    bench.wait(future.done, 10)
+    bench.probe.destroy_client(client)
+    return str(future.result().current_state.label)
+
+
+def test_every_sweep_is_answered_in_its_own_order_and_header(bench: Bench) -> None:
+    received = listen(bench, *POINT_TOPICS, 'embeddings', 'frame_embedding')
+    node = bench.perception(cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    bench.wait_active()
+    bench.wait(lambda: points.get_subscription_count())
+    bench.wait(lambda: bench.probe.count_publishers('/perception_node/output/embeddings'))
+    sent = [cloud(START + i * PERIOD, 640, seed=i, invalid=7) for i in range(8)]
+    for message in sent:
+        message.height, message.width, message.row_step = 16, 40, 640
+    time.sleep(0.5)
+    bench.publish({points: lambda i: sent[i]}, len(sent), 0.15)
+    bench.wait(settled(bench, 8))
+
+    assert counts(bench)['answered'] == 8
+    dim = node._pipeline.contract.model.width
+    for name in POINT_TOPICS:
+        assert [stamp_ns(m) for m in received[name]] == [stamp_ns(m) for m in sent]
+        for answer, sweep in zip(received[name], sent, strict=True):
+            assert (answer.height, answer.width) == (16, 40)
+            assert answer.header.frame_id == 'lidar'
+            assert not answer.is_dense
+            extra = [(f.name, f.datatype, f.count) for f in answer.fields[3:]]
+            assert [f.name for f in answer.fields[:3]] == ['x', 'y', 'z']
+            assert extra == FIELDS[name]
+            for axis in 'xyz':
+                want, got = structured_view(sweep)[axis], structured_view(answer)[axis]
+                np.testing.assert_array_equal(got, want)
+    labels = structured_view(received['segmentation'][0])
+    flat = labels.reshape(-1)
+    assert (flat['class_id'][:7] == 255).all()
+    assert (flat['probability'][:7] == 0).all()
+    known = flat['class_id'][7:]
+    assert (known < 7).all()
+    assert (flat['probability'][7:] > 1 / 7 - 1e-6).all()
+    tokens = received['embeddings'][0]
+    assert [(f.name, f.count) for f in tokens.fields][3:] == [('embedding', dim)]
+    assert 1 < tokens.width <= 640
+    assert np.isfinite(structured_view(tokens)['embedding']).all()
+    pooled = structured_view(received['frame_embedding'][0])['embedding']
+    assert pooled.shape == (1, 1, dim)
+    assert np.abs(pooled).max() > 0
+
+
+def test_outputs_are_computed_only_for_subscribers(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Output] = []
+    step = Pipeline.step
+
+    def recorded(self: Pipeline, frame: Any, outputs: Output) -> Any:
+        asked.append(outputs)
+        return step(self, frame, outputs)
+
+    bench.perception(cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    bench.wait_active()
+    monkeypatch.setattr(Pipeline, 'step', recorded)
+    bench.wait(lambda: points.get_subscription_count())
+    bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 3)
+    bench.wait(settled(bench, 3))
+    assert set(asked) == {Output(0)}
+
+    listen(bench, 'embeddings')
+    time.sleep(1.0)
+    asked.clear()
+    bench.publish({points: lambda i: cloud(START + (3 + i) * PERIOD)}, 3)
+    bench.wait(settled(bench, 6))
+    assert set(asked) == {Output.EMBEDDINGS}
+
+
+@pytest.mark.parametrize('compressed', [False, True])
+def test_images_are_matched_with_no_word_on_their_type(bench: Bench, compressed: bool) -> None:
+    topic = '/camera/image/compressed' if compressed else '/camera/image'
+    remap = [f'~/input/image0:={topic}'] if compressed else []
+    if compressed:
+        remap.append('~/input/camera_info0:=/camera/camera_info')
+    extrinsics = Path(__file__).parent / 'extrinsics.yaml'
+    node = bench.perception(*remap, extrinsics_file=str(extrinsics))
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    kind = CompressedImage if compressed else Image
+    images = bench.probe.create_publisher(kind, topic, BEST_EFFORT)
+    infos = bench.probe.create_publisher(CameraInfo, '/camera/camera_info', 5)
+    bench.wait_active()
+    for publisher in (points, images, infos):
+        bench.wait(publisher.get_subscription_count)
+
+    def picture(i: int) -> Any:
+        if not compressed:
+            return image(START + i * PERIOD + 12_000_000)
+        ok, png = cv2.imencode('.png', np.full((8, 12, 3), 90, np.uint8))
+        assert ok
+        message = CompressedImage(format='png', data=png.tobytes())
+        return stamped(message, START + i * PERIOD + 12_000_000, 'camera')
+
+    bench.publish(
+        {
+            infos: lambda i: camera_info(START + i * PERIOD),
+            points: lambda i: cloud(START + i * PERIOD),
+            images: picture,
+        },
+        8,
+    )
+    bench.wait(settled(bench, 8))
+    values = bench.sections['image0'][2]
+
+    assert values['matched'] == '8'
+    assert float(values['offset_median_ms']) == pytest.approx(12, abs=0.01)
+    assert node._assembler.notes.get('image0') is None
+
+
+def test_bad_clouds_are_dropped_by_cause_and_the_rest_answered(bench: Bench) -> None:
+    bench.perception(cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 10)
+    bench.wait_active()
+    bench.wait(points.get_subscription_count)
+
+    def sweep(i: int) -> PointCloud2:
+        message = cloud(START + i * PERIOD)
+        if i == 2:
+            message.data = message.data[:100]
+        if i == 4:
+            message.fields = message.fields[1:]
+        if i == 6:
+            stamped(message, START + 5 * PERIOD, 'lidar')
+        if i == 8:
+            stamped(message, START + 5 * PERIOD + 1, 'lidar')
+        return message
+
+    bench.publish({points: sweep}, 10, 0.12)
+    bench.wait(settled(bench, 10))
+    seen = counts(bench)
+
+    assert seen['dropped.malformed'] == 2
+    assert seen['dropped.duplicate'] == 1
+    assert seen['dropped.out_of_order'] == 1
+    assert seen['answered'] + sum(seen[f'dropped.{cause}'] for cause in Drop) == 10
+
+
+def test_newest_sweep_wins_when_the_pipeline_is_slow(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Pipeline.step
+
+    def slow(self: Pipeline, frame: Any, outputs: Output) -> Any:
+        time.sleep(0.3)
+        return step(self, frame, outputs)
+
+    received = listen(bench, 'frame_embedding')
+    bench.perception(cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    bench.wait_active()
+    monkeypatch.setattr(Pipeline, 'step', slow)
+    bench.wait(points.get_subscription_count)
+    time.sleep(0.5)
+    bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 40)
+    bench.finding('too slow', 'of', 'ms a sweep', 'device:=cuda')
+    bench.wait(settled(bench, 40))
+    seen = counts(bench)
+
+    assert seen['dropped.superseded'] > 15
+    assert seen['answered'] + seen['dropped.superseded'] == 40
+    assert stamp_ns(received['frame_embedding'][-1]) == START + 39 * PERIOD
+    assert float(bench.sections['latency'][2]['latency_p95_ms']) < 2 * 330
+
+
+def test_follows_the_reliability_that_is_offered(bench: Bench) -> None:
+    bench.perception(cameras=0)
+    bench.wait_active()
+    total = 0
+    for qos in (BEST_EFFORT, QoSProfile(depth=5), BEST_EFFORT):
+        points = bench.probe.create_publisher(PointCloud2, '/points', qos)
+        bench.wait(points.get_subscription_count)
+        time.sleep(0.5)
+        start = START + total * PERIOD
+        bench.publish({points: lambda i, start=start: cloud(start + i * PERIOD)}, 5)
+        total += 5
+        bench.wait(settled(bench, total))
+        offered = bench.probe.get_subscriptions_info_by_topic('/points')
+        assert {info.qos_profile.reliability for info in offered} == {qos.reliability}
+        bench.probe.destroy_publisher(points)
+        bench.wait(lambda: not bench.probe.count_publishers('/points'))
+
+
+def test_odometry_gives_ego_motion(bench: Bench) -> None:
+    bench.perception('~/input/odometry:=/odom', cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    odometry = bench.probe.create_publisher(Odometry, '/odom', 50)
+    bench.wait_active()
+    bench.wait(lambda: points.get_subscription_count() and odometry.get_subscription_count())
+
+    def pose(i: int) -> Odometry:
+        message = stamped(Odometry(child_frame_id='lidar'), START + i * PERIOD, 'odom')
+        message.pose.pose.position.x = 0.5 * i
+        message.pose.pose.orientation.w = 1.0
+        return message
+
+    bench.publish({odometry: pose, points: lambda i: cloud(START + i * PERIOD)}, 15)
+    bench.wait(lambda: bench.sections['node'][2].get('ego_motion') == 'odometry', 5)
+
+
+def test_lifecycle_in_any_order_and_illegal_requests(bench: Bench) -> None:
+    bench.perception(cameras=0, autostart=False)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    assert lifecycle_state(bench) == 'unconfigured'
+    configure, activate = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
+    deactivate, cleanup = Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP
+    sent = 0
+    for transition, allowed, state in (
+        (activate, False, 'unconfigured'),
+        (cleanup, False, 'unconfigured'),
+        (configure, True, 'inactive'),
+        (configure, False, 'inactive'),
+        (cleanup, True, 'unconfigured'),
+        (99, False, 'unconfigured'),
+        (configure, True, 'inactive'),
+        (activate, True, 'active'),
+        (activate, False, 'active'),
+        (deactivate, True, 'inactive'),
+        (activate, True, 'active'),
+        (deactivate, True, 'inactive'),
+        (cleanup, True, 'unconfigured'),
+        (configure, True, 'inactive'),
+        (activate, True, 'active'),
+    ):
+        assert request(bench, transition) is allowed, (transition, state)
+        assert lifecycle_state(bench) == state
+        if state == 'active' and allowed:
+            bench.wait(points.get_subscription_count)
+            time.sleep(0.3)
+            start = START + sent * PERIOD
+            bench.publish({points: lambda i, start=start: cloud(start + i * PERIOD)}, 3)
+            sent += 3
+            bench.wait(settled(bench, sent))
+            assert counts(bench)['answered'] == sent
+
+
+def test_deactivate_under_load_loses_nothing_from_the_books(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Pipeline.step
+
+    def slow(self: Pipeline, frame: Any, outputs: Output) -> Any:
+        time.sleep(0.25)
+        return step(self, frame, outputs)
+
+    node = bench.perception(cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    bench.wait_active()
+    monkeypatch.setattr(Pipeline, 'step', slow)
+    bench.wait(points.get_subscription_count)
+    bench.publishing({points: lambda i: cloud(START + i * PERIOD)})
+    time.sleep(1.0)
+
+    start = time.monotonic()
+    assert request(bench, Transition.TRANSITION_DEACTIVATE)
+    assert time.monotonic() - start < 0.25 + 1.0 + 0.3
+    after = node._ledger.counts()
+    time.sleep(0.5)
+
+    assert after.in_flight == 0
+    assert after.dropped[Drop.INACTIVE] + after.dropped[Drop.ERROR] <= 2
+    assert node._ledger.counts() == after
+
+
+def test_refused_model_is_named_and_can_be_corrected(bench: Bench, tmp_path: Path) -> None:
+    wrong = tmp_path / 'wrong.safetensors'
+    wrong.write_bytes(b'nothing of the kind')
+    node = bench.perception(cameras=0, model=str(wrong))
+
+    text = bench.finding('unconfigured', str(wrong))
+    assert 'configure failed' in text
+    assert node.set_parameters([Parameter('model', value='')])[0].successful
+    assert request(bench, Transition.TRANSITION_CONFIGURE)
+    assert request(bench, Transition.TRANSITION_ACTIVATE)
+    bench.wait_active()
+
+
+def test_parameters_are_checked_and_the_live_one_acts(bench: Bench) -> None:
+    received = listen(bench, 'segmentation')
+    node = bench.perception(cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    bench.wait_active()
+    bench.wait(points.get_subscription_count)
+    time.sleep(0.5)
+
+    def answer(name: str, value: Any) -> Any:
+        return node.set_parameters([Parameter(name, value=value)])[0]
+
+    refused = answer('model', 'other.safetensors')
+    assert not refused.successful
+    assert 'clean the node up first' in refused.reason
+    assert not answer('segmentation.threshold', 1.5).successful
+    assert 'take one of' in answer('device', 'tpu').reason
+    assert answer('segmentation.threshold', 1.0).successful
+    bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 2)
+    bench.wait(settled(bench, 2))
+    labels = structured_view(received['segmentation'][-1])
+
+    assert (labels['class_id'] == 255).all()
+    assert (labels['probability'] > 0).any()
+
+
+def test_subscriber_is_that_of_message_filters_where_installed() -> None:
+    try:
+        import message_filters
+    except ImportError:
+        assert Subscriber is PlainSubscriber
+    else:
+        assert Subscriber is message_filters.Subscriber

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One job at work, one waiting, the newest wins, nothing lost without a word."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from cross4d_jepa_ros.worker import NewestFirstWorker
+
+
+def test_newer_job_pushes_out_the_waiting_one() -> None:
+    started, go_on = threading.Event(), threading.Event()
+    done: list[int] = []
+    pushed_out: list[int] = []
+
+    def work(job: int) -> None:
+        started.set()
+        assert go_on.wait(5)
+        done.append(job)
+
+    worker = NewestFirstWorker(work, pushed_out.append)
+    worker.offer(1)
+    assert started.wait(5)
+    for job in (2, 3, 4):
+        worker.offer(job)
+    go_on.set()
+    while len(done) < 2:
+        time.sleep(0.01)
+
+    assert worker.stop(5) == (True, None)
+    assert done == [1, 4]
+    assert pushed_out == [2, 3]
+
+
+def test_stop_returns_what_was_waiting_and_refuses_more() -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def work(job: int) -> None:
+        started.set()
+        go_on.wait(5)
+
+    worker = NewestFirstWorker(work, lambda job: None)
+    worker.offer(1)
+    assert started.wait(5)
+    worker.offer(2)
+
+    assert worker.stop(0.05) == (False, 2)
+    assert not worker.offer(3)
+    go_on.set()
+    assert worker.stop(5) == (True, None)
+
+
+def test_jobs_are_offered_without_holding_a_lock() -> None:
+    """What is told of a pushed-out job may offer another."""
+    go_on = threading.Event()
+
+    def offer_another(job: int) -> None:
+        if job == 2:
+            worker.offer(99)
+
+    def work(job: int) -> None:
+        assert go_on.wait(5)
+
+    worker = NewestFirstWorker(work, offer_another)
+    for job in (1, 2):
+        worker.offer(job)
+        time.sleep(0.05)
+    worker.offer(3)
+    go_on.set()
+
+    assert worker.stop(5)[0]
