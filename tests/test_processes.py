@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node as a process: big clouds from another process, signals, arguments, the whole demo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cross4d_jepa_ros.ledger import Drop
+from cross4d_jepa_ros.ros.transport import profile_variable
+from offline_training.make_street_bag import write_street_bag
+from tests.bench import Bench
+
+ROOT = Path(__file__).resolve().parents[1]
+NODE = ['cross4d_jepa_ros.perception_node', '--ros-args', '-r', '~/input/points:=/points']
+
+
+def environment(domain: int, *, profile: bool = True) -> dict[str, str]:
+    result = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONPATH': str(ROOT)}
+    if not profile:
+        result.pop(profile_variable(), None)
+    return result
+
+
+@contextmanager
+def process(
+    domain: int, *arguments: str, profile: bool = True, **options: Any
+) -> Iterator[subprocess.Popen[str]]:
+    child = subprocess.Popen(
+        [sys.executable, '-m', *arguments],
+        cwd=ROOT,
+        env=environment(domain, profile=profile),
+        text=True,
+        **options,
+    )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def received(bench: Bench) -> int:
+    return int(bench.sections.get('points', (0, '', {}))[2].get('received', 0))
+
+
+def test_every_large_best_effort_cloud_arrives_with_the_profile(bench: Bench) -> None:
+    with (
+        process(bench.domain, *NODE, '-p', 'cameras:=0'),
+        process(
+            bench.domain, 'tests.large_cloud_publisher', '112000', '20', stdout=subprocess.PIPE
+        ) as publisher,
+    ):
+        bench.wait_active()
+        assert publisher.stdout is not None
+        sent = int(publisher.stdout.readline())
+        bench.wait(lambda: received(bench) == sent, 5)
+        values = bench.sections['points'][2]
+
+    assert sent == 200
+    assert values['lost_recently'] == '0'
+    accounted = int(values['answered']) + int(values['in_flight'])
+    assert accounted + sum(int(values[f'dropped.{cause}']) for cause in Drop) == 200
+
+
+def test_without_the_profile_the_node_says_why_clouds_are_missing(bench: Bench) -> None:
+    with (
+        process(bench.domain, *NODE, '-p', 'cameras:=0', profile=False),
+        process(
+            bench.domain,
+            'tests.large_cloud_publisher',
+            '112000',
+            '12',
+            profile=False,
+            stdout=subprocess.PIPE,
+        ),
+    ):
+        bench.wait_active()
+        # Some releases let a few clouds through: then it is loss, else it is silence.
+        bench.wait(
+            lambda: any(
+                ('transport loss' in text and 'idle' in text) or 'loss:' in text
+                for _, text, _ in bench.sections.values()
+            ),
+            12,
+        )
+        text = bench.sections['points'][1]
+
+    assert 'without a Fast DDS profile' in text
+    assert profile_variable() in text
+    assert 'fastdds_large_data.xml' in text
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_node_cleanly(bench: Bench, number: signal.Signals) -> None:
+    with process(bench.domain, *NODE, stderr=subprocess.PIPE) as node:
+        bench.wait_active()
+        node.send_signal(number)
+        _, errors = node.communicate(timeout=15)
+
+    assert node.returncode == 0
+    assert 'Traceback' not in errors
+
+
+@pytest.mark.parametrize(
+    ('argument', 'words'),
+    [
+        ('cameras:=9', 'cameras'),
+        ('device:=tpu', 'take one of auto, cpu, cuda'),
+        ('sync.tolerance:=fast', 'sync.tolerance'),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_line(
+    ros_domain: int, argument: str, words: str
+) -> None:
+    with process(ros_domain, *NODE, '-p', argument, stderr=subprocess.PIPE) as node:
+        _, errors = node.communicate(timeout=30)
+
+    assert node.returncode == 2
+    assert words in errors
+    assert 'Traceback' not in errors
+
+
+def demo(domain: int, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-m', 'cross4d_jepa_ros.demo', '--out', str(out), *arguments],
+        cwd=ROOT,
+        env=environment(domain),
+        text=True,
+        capture_output=True,
+        timeout=180,
+        check=False,
+    )
+
+
+def test_demo_leaves_its_report_and_pictures(ros_domain: int, tmp_path: Path) -> None:
+    sweeps = write_street_bag(tmp_path / 'street', 3, 3.0, beams=16, columns=300)
+    out = tmp_path / 'out'
+    result = demo(
+        ros_domain,
+        out,
+        *('--bag', str(tmp_path / 'street'), '--points', '/lidar/points', '--images'),
+        *(f'/camera_{side}/image_raw/compressed' for side in ('left', 'right')),
+    )
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads((out / 'report.json').read_text())
+    assert report['sweeps_in'] == report['transport']['sent'] == sweeps
+    assert report['transport']['received'] == sweeps
+    assert set(report['dropped']) == {str(cause) for cause in Drop}
+    assert report['sweeps_out'] == sweeps - sum(report['dropped'].values()) - report['in_flight']
+    assert report['sweeps_out'] == report['answers_received'] > 0.8 * sweeps
+    assert not any(report['answers'].values())
+    assert {'wrong_count', 'wrong_stamp', 'wrong_frame'} <= set(report['answers'])
+    assert report['ego_motion'] == 'odometry'
+    assert 0 < report['latency_ms']['p50'] <= report['latency_ms']['p95']
+    assert 0 < report['age_ms']['p50'] <= report['age_ms']['p95']
+    for offsets in report['sync_offset_ms'].values():
+        assert 8 <= offsets['min'] <= offsets['median'] <= offsets['max'] <= 15
+        assert offsets['missing'] <= 1
+    assert 'miou' not in report
+    for name in ('segmentation.png', 'embeddings.png'):
+        assert (out / name).read_bytes().startswith(b'\x89PNG')
+
+
+def test_demo_names_the_topics_there_are(ros_domain: int, tmp_path: Path) -> None:
+    write_street_bag(tmp_path / 'street', 3, 0.3, beams=4, columns=60)
+    result = demo(
+        ros_domain, tmp_path, '--bag', str(tmp_path / 'street'), '--points', '/velodyne_points'
+    )
+
+    assert result.returncode == 2
+    assert '/lidar/points' in result.stdout
+    assert 'Traceback' not in result.stderr
