@@ -153,10 +153,10 @@ class PerceptionNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe, and take sweeps."""
-        assert self._synchroniser is not None
+        assert self._synchroniser is not None and self._pipeline is not None
         self._synchroniser.clear()
         self._reset_requested.set()
-        self._worker = NewestFirstWorker(self._answer, self._overtaken)
+        self._worker = NewestFirstWorker(self._answer, self._overtaken, self._pipeline.warm_up)
         self._telemetry.forget_recent(self._ledger.counts(), self._synchroniser.statistics())
         self._subscribe_tf()
         self._entered()

@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
+from cross4d_jepa_ros.sensing.poses import transform_points
 
 EXTENT_M = 40.0
 
@@ -70,9 +71,8 @@ def _draw_from_above(axes: Axes, frame: SensorFrame, rgb: NDArray[np.uint8]) -> 
 def _draw_in_camera(
     axes: Axes, frame: SensorFrame, view: CameraView, rgb: NDArray[np.uint8]
 ) -> None:
-    rotation, translation = view.camera_from_base[:3, :3], view.camera_from_base[:3, 3]
-    xyz = frame.xyz_base @ rotation.T + translation
-    uv, inside = view.camera.project(xyz.astype(np.float32))
+    xyz = transform_points(view.camera_from_base, frame.xyz_base)
+    uv, inside = view.camera.project(xyz)
     order = np.flatnonzero(inside)
     order = order[np.argsort(-xyz[order, 2])]
     late_ms = (view.stamp_ns - frame.stamp_ns) / 1e6

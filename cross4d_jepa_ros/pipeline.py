@@ -21,12 +21,13 @@ from cross4d_jepa_ros.model.tokenizer import Patches
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import Sweep
-from cross4d_jepa_ros.sensing.poses import invert
+from cross4d_jepa_ros.sensing.poses import invert, transform_points
 
 UNKNOWN_CLASS = 255
 WARM_UP_POINTS = 131072
-# Parameters of mallopt(3) and their values in bytes; the first is the most that glibc allows.
-MALLOC_TUNING = {-3: 32 << 20, -1: 256 << 20}
+# Parameters of mallopt(3): mmap threshold (the most that glibc allows), trim threshold, arenas. Only
+# the main arena keeps what is freed: those of other threads give back 64 MB heaps and fault them in.
+MALLOC_TUNING = {-3: 32 << 20, -1: 256 << 20, -8: 1}
 
 
 class Output(enum.Flag):
@@ -197,9 +198,7 @@ class Pipeline:
         if Output.EMBEDDINGS in outputs:
             token_embedding = token.cpu().numpy()
             sensor_from_base = invert(frame.base_from_sensor)
-            centre = patches.centre.cpu().numpy().astype(np.float64)
-            centre = centre @ sensor_from_base[:3, :3].T + sensor_from_base[:3, 3]
-            token_xyz = centre.astype(np.float32)
+            token_xyz = transform_points(sensor_from_base, patches.centre.cpu().numpy())
         if Output.FRAME_EMBEDDING in outputs:
             pooled = frame_embedding(token).cpu().numpy()
         return Perception(
@@ -249,12 +248,10 @@ def sample_colours(
                 f'calibration says ({camera.height}, {camera.width}, 3) uint8'
             )
             raise ValueError(msg)
-        camera_from_base = view.camera_from_base.astype(np.float32)
+        xyz_camera = transform_points(view.camera_from_base, xyz_base)
         # Half the points lie behind a camera; dropping them early halves the projection.
-        depth = xyz_base @ camera_from_base[2, :3] + camera_from_base[2, 3]
-        ahead = np.flatnonzero((depth > 0) & (colours[:, 3] == 0))
-        xyz_camera = xyz_base[ahead] @ camera_from_base[:3, :3].T + camera_from_base[:3, 3]
-        uv, inside = camera.project(xyz_camera)
+        ahead = np.flatnonzero((xyz_camera[:, 2] > 0) & (colours[:, 3] == 0))
+        uv, inside = camera.project(xyz_camera[ahead])
         pixel = np.floor(uv[inside] + 0.5).astype(np.int64)
         column = pixel[:, 0].clip(0, camera.width - 1)
         row = pixel[:, 1].clip(0, camera.height - 1)

@@ -17,14 +17,23 @@ class NewestFirstWorker(Generic[Job]):
     offers the newer job; no lock is held while either runs.
     """
 
-    def __init__(self, work: Callable[[Job], None], superseded: Callable[[Job], None]) -> None:
-        """Start the thread.
+    def __init__(
+        self,
+        work: Callable[[Job], None],
+        superseded: Callable[[Job], None],
+        prepare: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Start the thread; returns when `prepare` has run.
 
         Args:
             work: Called with each job that is taken from the mailbox.
             superseded: Called with each job that a newer one pushed out.
+            prepare: Called once on the new thread, for what a thread has to itself (PyTorch keeps
+                a pool of helpers and a memory arena per calling thread). Must not raise.
 
         """
+        self._prepare = prepare
+        self._prepared = threading.Event()
         self._work = work
         self._superseded = superseded
         self._condition = threading.Condition()
@@ -32,6 +41,7 @@ class NewestFirstWorker(Generic[Job]):
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name='perception_worker', daemon=True)
         self._thread.start()
+        self._prepared.wait()
 
     def offer(self, job: Job) -> bool:
         """Put a job into the mailbox. False when the worker is stopping (the job is not taken)."""
@@ -59,6 +69,10 @@ class NewestFirstWorker(Generic[Job]):
         return not self._thread.is_alive(), left
 
     def _run(self) -> None:
+        try:
+            self._prepare()
+        finally:
+            self._prepared.set()
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._stopping or self._mailbox is not None)

@@ -119,8 +119,8 @@ def test_an_answer_has_the_shape_of_its_message(pipeline: Pipeline) -> None:
         assert np.array_equal(values[index], getattr(dense, name))
     assert seen.embedding_rgb.shape == (1200, 3)
     assert seen.token_xyz.shape == (seen.token_count, 3)
-    assert seen.token_embedding.shape == (seen.token_count, 96)
-    assert seen.frame_embedding.shape == (96,)
+    assert seen.token_embedding.shape == (seen.token_count, 64)
+    assert seen.frame_embedding.shape == (64,)
     assert {a.dtype for a in (seen.token_xyz, seen.token_embedding, seen.frame_embedding)} == {
         np.dtype(np.float32)
     }
@@ -172,8 +172,8 @@ def test_a_sweep_without_points_is_answered(pipeline: Pipeline, size: tuple[int,
     assert seen.class_id.tolist() == [255] * count
     assert seen.probability.tolist() == [0] * count
     assert seen.embedding_rgb.shape == (count, 3)
-    assert (seen.token_xyz.shape, seen.token_embedding.shape) == ((0, 3), (0, 96))
-    assert seen.frame_embedding.tolist() == [0] * 96
+    assert (seen.token_xyz.shape, seen.token_embedding.shape) == ((0, 3), (0, 64))
+    assert seen.frame_embedding.tolist() == [0] * 64
     assert seen.token_count == 0
     assert list(seen.stage_ms) == list(Pipeline.STAGES)
 
@@ -283,7 +283,7 @@ def test_a_checkpoint_without_a_head_gives_embeddings(tmp_path: Path) -> None:
     save_checkpoint(path, contract, network)
     seen = Pipeline(path, device='cpu').step(frame_of(points(200)), Output.ALL)
     assert (seen.class_id, seen.probability) == (None, None)
-    assert seen.token_embedding.shape == (seen.token_count, 96)
+    assert seen.token_embedding.shape == (seen.token_count, 64)
     assert seen.embedding_rgb.shape == (200, 3)
 
 

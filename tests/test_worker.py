@@ -70,3 +70,19 @@ def test_jobs_are_offered_without_holding_a_lock() -> None:
     go_on.set()
 
     assert worker.stop(5)[0]
+
+
+def test_prepares_on_its_own_thread_before_it_takes_jobs() -> None:
+    names: list[str] = []
+    worker = NewestFirstWorker(
+        lambda job: names.append(f'{job} on {threading.current_thread().name}'),
+        lambda job: None,
+        lambda: names.append(threading.current_thread().name),
+    )
+    assert names == ['perception_worker']
+    worker.offer(1)
+    while len(names) < 2:
+        time.sleep(0.01)
+
+    assert names[1] == '1 on perception_worker'
+    assert worker.stop(5)[0]

@@ -15,7 +15,7 @@ from cross4d_jepa_ros.sensing.cameras import BadCalibration, CameraModel
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, Extrinsics
 from cross4d_jepa_ros.sensing.images import MalformedImage, decode_image
 from cross4d_jepa_ros.sensing.point_clouds import CloudConfig, CloudDecoder, Sweep, stamp_ns
-from cross4d_jepa_ros.sensing.poses import invert
+from cross4d_jepa_ros.sensing.poses import invert, transform_points
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 
 FIXED_FRAMES = ('odom', 'map', 'world')
@@ -178,7 +178,7 @@ class FrameAssembler:
         self._find_fixed_frame(sweep)
         base_from_sensor = upright_from_sensor.copy()
         base_from_sensor[2, 3] += self._height(sweep, upright_from_sensor)
-        xyz_base = _transformed(base_from_sensor, sweep.xyz)
+        xyz_base = transform_points(base_from_sensor, sweep.xyz)
         xyz_base = self._deskewed(sweep, xyz_base, base_from_sensor)
         fixed_from_base = None
         if self._fixed_frame:
@@ -219,7 +219,7 @@ class FrameAssembler:
         if self._config.base_height_m is not None:
             return self._config.base_height_m
         if len(self._ground) < GROUND_SWEEPS:
-            xyz = _transformed(upright_from_sensor, sweep.xyz) - upright_from_sensor[:3, 3]
+            xyz = transform_points(upright_from_sensor, sweep.xyz) - upright_from_sensor[:3, 3]
             found = estimate_ground_z(xyz.astype(np.float32))
             if found is not None:
                 self._ground.append(-found - float(upright_from_sensor[2, 3]))
@@ -385,13 +385,3 @@ def _pair(
         elif camera < len(unnamed):
             pairs[camera] = unnamed[camera]
     return pairs
-
-
-def _transformed(
-    target_from_source: NDArray[np.float64], xyz: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Map (N, 3) coordinates."""
-    matrix = target_from_source.astype(np.float32)
-    moved: NDArray[np.float32] = xyz @ matrix[:3, :3].T
-    moved += matrix[:3, 3]
-    return moved

@@ -61,6 +61,25 @@ def quaternion_from_matrix(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return -xyzw if xyzw[3] < 0 else xyzw
 
 
+def transform_points(
+    target_from_source: NDArray[np.float64], xyz: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Map (N, 3) points; computed in float32.
+
+    A matrix product would wake the BLAS threads, which then spin against those of the encoder:
+    measured on two cores, that made a whole step 1.7 times slower.
+    """
+    matrix = target_from_source.astype(np.float32)
+    mapped = np.empty(xyz.shape, dtype=np.float32)
+    for axis in range(3):
+        column = xyz[:, 0] * matrix[axis, 0]
+        column += xyz[:, 1] * matrix[axis, 1]
+        column += xyz[:, 2] * matrix[axis, 2]
+        column += matrix[axis, 3]
+        mapped[:, axis] = column
+    return mapped
+
+
 def invert(target_from_source: NDArray[np.float64]) -> NDArray[np.float64]:
     """Inverts rigid transforms: (..., 4, 4) target_from_source to source_from_target."""
     rotation = np.swapaxes(target_from_source[..., :3, :3], -1, -2)

@@ -14,6 +14,7 @@ from cross4d_jepa_ros.sensing.poses import (
     quaternion_from_matrix,
     rigid,
     slerp,
+    transform_points,
 )
 
 HALF = math.sqrt(0.5)
@@ -94,3 +95,12 @@ def test_rigid_takes_rounded_numbers_and_makes_them_exact():
 def test_rigid_refuses(matrix, reason):
     with pytest.raises(ValueError, match=reason):
         rigid(matrix)
+
+
+def test_transform_points_is_the_matrix_product():
+    rng = np.random.default_rng(4)
+    target_from_source = matrix_from_quaternion([1.0, -2.0, 3.0], [0.5, -0.5, 0.5, 0.5])
+    xyz = rng.normal(size=(50, 3)).astype(np.float32)
+    expected = xyz @ target_from_source[:3, :3].T + target_from_source[:3, 3]
+    np.testing.assert_allclose(transform_points(target_from_source, xyz), expected, atol=1e-6)
+    assert transform_points(target_from_source, xyz[:0]).shape == (0, 3)
