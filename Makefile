@@ -36,6 +36,20 @@ endif
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -q
 
+# What needs pieces of a full ROS; put them on PYTHONPATH, or run it in an apt ROS with
+# VENV=/path/to/venv-with-system-site-packages. Says at the end what it could not run.
+test-ros: $(VENV)/ready
+	$(BIN)/python -m pytest -q -rs tests/full_ros tests/test_perception_node.py tests/test_named_causes.py
+
+test-colcon: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/$(ROS_LINE).txt \
+	  colcon-common-extensions
+	rm -rf out/colcon && mkdir -p out/colcon/src && git clone --quiet . out/colcon/src/cross4d_jepa_ros
+	cd out/colcon && $(abspath $(BIN))/python -m colcon list | grep 'ros.ament_python'
+	cd out/colcon && $(abspath $(BIN))/python -m colcon build
+	cd out/colcon && $(abspath $(BIN))/python -m colcon test --event-handlers console_direct+
+	cd out/colcon && $(abspath $(BIN))/python -m colcon test-result --verbose
+
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -10,7 +10,6 @@ answers. Leaves report.json, segmentation.png and embeddings.png in the output f
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import signal
@@ -20,8 +19,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,40 +26,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
+from cross4d_jepa_ros.bag_setup import BagSetup, readable, settle
 from cross4d_jepa_ros.bags import (
     BadBag,
     Bag,
     moving_transforms,
-    static_transforms,
-    tf_topics,
 )
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pictures import draw_sweep
-from cross4d_jepa_ros.replay_bag import TF_AS_ODOMETRY, write_static_tree
 from cross4d_jepa_ros.ros.transport import use_large_message_profile
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
 from cross4d_jepa_ros.sensing.frames import (
     FrameAssembler,
     FrameConfig,
     SensorFrame,
-    camera_info_topic,
 )
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
 from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 from cross4d_jepa_ros.shared_files import shared_file
 
-POINTS_TYPE = 'sensor_msgs/msg/PointCloud2'
-IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
-ODOMETRY_TYPE = 'nav_msgs/msg/Odometry'
 NODE = '/perception_node'
 READY_TIMEOUT_S = 120.0
 SETTLE_TIMEOUT_S = 30.0
 WHOLE_BAG_S = 1e6
+# Stamps this far from the recording's clock are from another one: an age means nothing.
+FOREIGN_CLOCK_MS = 60_000
 
 
 class CannotRun(Exception):
@@ -71,17 +65,11 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Plan:
-    """What is replayed, and how the node is told of it."""
+    """What is replayed into which model, how fast, and where the results go."""
 
-    bag: Path
-    points: str
-    images: tuple[str, ...]
-    camera_infos: tuple[str, ...]
-    extrinsics: Path | None
-    odometry: str
+    setup: BagSetup
     model: Path
     rate: float
-    topics: tuple[str, ...]
     out: Path
 
 
@@ -94,7 +82,17 @@ def main(argv: list[str] | None = None) -> int:
     console = Console()
     try:
         with Bag(arguments.bag) as bag:
-            plan = _plan(bag, arguments)
+            setup = settle(
+                bag,
+                points=arguments.points,
+                images=arguments.images,
+                camera_infos=arguments.camera_infos,
+                odometry=arguments.odometry,
+                extrinsics=arguments.extrinsics,
+                folder=arguments.out,
+            )
+            model = arguments.model or shared_file('config/demo.safetensors')
+            plan = Plan(setup, model, arguments.rate, arguments.out)
             report = run(bag, plan, console)
     except (BadBag, CannotRun, ValueError, OSError) as error:
         console.print(f'[red]{error}')
@@ -113,87 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--extrinsics', type=Path, help='YAML; left out: /tf_static of the bag')
     parser.add_argument('--odometry', default='', help='nav_msgs/Odometry topic')
     parser.add_argument('--model', type=Path, help='checkpoint; left out: the one of the package')
-    parser.add_argument('--rate', type=float, default=1.0, help='of the replay')
+    parser.add_argument('--rate', type=float, default=0.5, help='speed of the replay; 1: real time')
     parser.add_argument('--out', type=Path, default=Path('out/demo'))
     return parser
-
-
-def _plan(bag: Bag, arguments: argparse.Namespace) -> Plan:
-    """Settle every topic, or say which ones there are."""
-
-    def of_type(*types: str) -> list[str]:
-        return sorted(name for name, topic in bag.topics.items() if topic.msgtype in types)
-
-    def known(topic: str, *types: str) -> str:
-        if topic not in of_type(*types):
-            found = ', '.join(of_type(*types)) or 'none'
-            msg = f'{bag.path} has no {topic!r} of type {" or ".join(types)}; it has: {found}'
-            raise CannotRun(msg)
-        return topic
-
-    clouds = of_type(POINTS_TYPE)
-    points = arguments.points or (clouds[0] if len(clouds) == 1 else '')
-    points = known(points, POINTS_TYPE)
-    images = tuple(known(topic, *IMAGE_TYPES) for topic in arguments.images)
-    infos = arguments.camera_infos or [camera_info_topic(topic) for topic in images]
-    if len(infos) != len(images):
-        msg = f'{len(infos)} camera infos for {len(images)} images: give one each, in that order'
-        raise CannotRun(msg)
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    odometry = known(arguments.odometry, ODOMETRY_TYPE) if arguments.odometry else ''
-    odometry = odometry or _ego_motion_of(bag, points, of_type(ODOMETRY_TYPE))
-    return Plan(
-        bag=arguments.bag,
-        points=points,
-        images=images,
-        camera_infos=tuple(infos),
-        extrinsics=arguments.extrinsics or _extrinsics_of(bag, arguments.out),
-        odometry=odometry,
-        model=arguments.model or shared_file('config/demo.safetensors'),
-        rate=arguments.rate,
-        topics=tuple(
-            topic
-            for topic in dict.fromkeys([points, *images, *infos, odometry, *tf_topics(bag)])
-            if topic in bag.topics
-        ),
-        out=arguments.out,
-    )
-
-
-def _ego_motion_of(bag: Bag, points: str, odometry_topics: list[str]) -> str:
-    """Name the Odometry topic that moves the LiDAR; empty where `/tf` does, or nothing."""
-    sweep = next(_readable(bag, points), None)
-    if sweep is None:
-        return ''
-    statics = list(static_transforms(bag))
-
-    def moves(feed: Callable[[TransformBuffer], None]) -> bool:
-        transforms = TransformBuffer()
-        transforms.add_tf_message(SimpleNamespace(transforms=statics), static=True)
-        feed(transforms)
-        sources = {
-            transforms.motion_source(frame, sweep.header.frame_id) for frame in transforms.frames()
-        }
-        return bool(sources & {'tf', 'odometry'})
-
-    first = list(islice(moving_transforms(bag), 500))
-    if moves(lambda b: b.add_tf_message(SimpleNamespace(transforms=first), static=False)):
-        return '' if _installed('tf2_msgs') else TF_AS_ODOMETRY
-    for topic in odometry_topics:
-        message = next(_readable(bag, topic), None)
-        if message is not None and moves(partial(TransformBuffer.add_odometry, msg=message)):
-            return topic
-    return ''
-
-
-def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
-
-
-def _extrinsics_of(bag: Bag, out: Path) -> Path | None:
-    """Write the static tree of the bag where the node can read it."""
-    path = out / 'extrinsics_from_bag.yaml'
-    return path if write_static_tree(bag, path) else None
 
 
 def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
@@ -217,12 +137,19 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
     from cross4d_jepa_ros.ros.answer_client import AnswerClient, sent_sweep
 
     console.print(
-        f'{bag.path}: {bag.topics[plan.points].count} sweeps on {plan.points}, '
-        f'{len(plan.images)} cameras, domain {os.environ["ROS_DOMAIN_ID"]}'
+        f'{bag.path}: {bag.topics[plan.setup.points].count} sweeps on {plan.setup.points}, '
+        f'{len(plan.setup.images)} cameras, domain {os.environ["ROS_DOMAIN_ID"]}'
     )
-    sweeps = [sent_sweep(message) for message in _readable(bag, plan.points)]
+    clouds = track(
+        readable(bag, plan.setup.points),
+        'reading the sweeps',
+        total=bag.topics[plan.setup.points].count,
+        console=console,
+        transient=True,
+    )
+    sweeps = [sent_sweep(message) for message in clouds]
     if not sweeps:
-        msg = f'{bag.path} has no readable sweep on {plan.points}'
+        msg = f'{bag.path} has no readable sweep on {plan.setup.points}'
         raise CannotRun(msg)
     labelled = bool(read_contract(plan.model).class_names)
     names = ('segmentation', 'embeddings_rgb') if labelled else ('embeddings_rgb',)
@@ -258,7 +185,7 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
                 msg = f'the node did not become active: {reason} (see {plan.out / "node.log"})'
                 raise CannotRun(msg)
             spin_until(lambda: False, 0.5)
-            with _process(_replay_command(plan), None) as replay:
+            with _process(_replay_command(bag, plan), None) as replay:
                 others = OthersShare(own_pids(node.pid, replay.pid))
                 spin_until(lambda: replay.poll() is not None, float('inf'))
                 others_share = others.share()
@@ -278,17 +205,9 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
         executor.shutdown()
         client.destroy_node()
         rclpy.try_shutdown()
-    report = _report(client, plan, others_share)
+    report = _report(bag, client, plan, others_share)
     _draw(bag, plan, client)
     return report
-
-
-def _readable(bag: Bag, topic: str) -> Iterator[Any]:
-    for message in bag.messages([topic]):
-        try:
-            yield bag.deserialise(message)
-        except BadBag:
-            continue
 
 
 @contextmanager
@@ -311,15 +230,21 @@ def _process(command: list[str], log: Path | None) -> Iterator[subprocess.Popen[
 
 
 def _node_command(plan: Plan) -> list[str]:
-    remaps = [('~/input/points', plan.points)]
-    remaps += [(f'~/input/image{i}', topic) for i, topic in enumerate(plan.images)]
-    remaps += [(f'~/input/camera_info{i}', topic) for i, topic in enumerate(plan.camera_infos)]
-    remaps += [('~/input/odometry', plan.odometry)] if plan.odometry else []
-    values = {'cameras': str(len(plan.images)), 'model': str(plan.model), 'use_sim_time': 'true'}
+    setup = plan.setup
+    remaps = [('~/input/points', setup.points)]
+    remaps += [(f'~/input/image{i}', topic) for i, topic in enumerate(setup.images)]
+    remaps += [(f'~/input/camera_info{i}', topic) for i, topic in enumerate(setup.camera_infos)]
+    remaps += [('~/input/odometry', setup.odometry)] if setup.odometry else []
     # Waits run on the steady clock: a slowed replay needs longer ones for the same images.
-    values['sync.timeout'] = str(SyncConfig(offsets_s=()).timeout_s / min(plan.rate, 1.0))
-    if plan.extrinsics:
-        values['extrinsics_file'] = str(plan.extrinsics)
+    timeout_s = SyncConfig(offsets_s=()).timeout_s / min(plan.rate, 1.0)
+    values = {
+        'cameras': str(len(setup.images)),
+        'model': str(plan.model),
+        'sync.timeout': str(timeout_s),
+        'use_sim_time': 'true',
+    }
+    if setup.extrinsics:
+        values['extrinsics_file'] = str(setup.extrinsics)
     command = [sys.executable, '-m', 'cross4d_jepa_ros.perception_node', '--ros-args']
     for source, target in remaps:
         command += ['-r', f'{source}:={target}']
@@ -328,13 +253,13 @@ def _node_command(plan: Plan) -> list[str]:
     return command
 
 
-def _replay_command(plan: Plan) -> list[str]:
-    command = [sys.executable, '-m', 'cross4d_jepa_ros.replay_bag', str(plan.bag)]
-    command += ['--topics', *plan.topics, '--rate', str(plan.rate), '--clock']
+def _replay_command(bag: Bag, plan: Plan) -> list[str]:
+    command = [sys.executable, '-m', 'cross4d_jepa_ros.replay_bag', str(bag.path)]
+    command += ['--topics', *plan.setup.replayed(bag), '--rate', str(plan.rate), '--clock']
     return [*command, '--wait-node', NODE, '--report', str(plan.out / 'replay.json')]
 
 
-def _report(client: Any, plan: Plan, others_share: float | None) -> dict[str, Any]:
+def _report(bag: Bag, client: Any, plan: Plan, others_share: float | None) -> dict[str, Any]:
     replay = json.loads((plan.out / 'replay.json').read_text())
 
     def count(key: str) -> int:
@@ -351,17 +276,19 @@ def _report(client: Any, plan: Plan, others_share: float | None) -> dict[str, An
         for stamp, received in client.arrivals
     ]
     age_ms = np.percentile(ages, (50, 95)) / 1e6 if ages else np.array([np.nan, np.nan])
+    if abs(age_ms[0]) > FOREIGN_CLOCK_MS:
+        age_ms[:] = np.nan
     offsets = {
         topic: {
             key: _number(client.value(f'image{camera}', f'offset_{key}_ms'))
             for key in ('median', 'min', 'max')
         }
         | {'missing': int(client.value(f'image{camera}', 'missing', '0'))}
-        for camera, topic in enumerate(plan.images)
+        for camera, topic in enumerate(plan.setup.images)
     }
     return {
-        'bag': str(plan.bag),
-        'points': plan.points,
+        'bag': str(bag.path),
+        'points': plan.setup.points,
         'sweeps_in': count('received'),
         'sweeps_out': count('answered'),
         'dropped': dropped,
@@ -381,7 +308,10 @@ def _report(client: Any, plan: Plan, others_share: float | None) -> dict[str, An
         'answers': dict(client.wrong),
         'answers_received': client.received,
         'ego_motion': client.value('node', 'ego_motion', 'none'),
-        'transport': {'sent': replay['sent'].get(plan.points, 0), 'received': count('received')},
+        'transport': {
+            'sent': replay['sent'].get(plan.setup.points, 0),
+            'received': count('received'),
+        },
         'model_sha256': client.value('node', 'model_sha256'),
         'model_training': client.value('node', 'model_training'),
         'others_cpu_share': _number(others_share),
@@ -420,30 +350,30 @@ def _draw(bag: Bag, plan: Plan, client: Any) -> None:
         else:
             packed = np.ascontiguousarray(columns['rgb'].reshape(-1)).view(np.uint32)
             rgb = np.stack([packed >> 16, packed >> 8, packed], axis=1).astype(np.uint8)
-        title = f'{name.removesuffix("_rgb")}{untrained}, {plan.bag.name}, stamp {stamp_ns(answer)}'
+        title = f'{name.removesuffix("_rgb")}{untrained}, {bag.path.name}, stamp {stamp_ns(answer)}'
         draw_sweep(plan.out / picture, frame, rgb[frame.sweep.index], title=title, legend=entries)
 
 
 def _frame_of(bag: Bag, plan: Plan, wanted_ns: int) -> SensorFrame:
     """Put the sweep of a stamp together with its nearest images, straight from the bag."""
     transforms = TransformBuffer(keep_s=WHOLE_BAG_S)
-    extrinsics = load_extrinsics(plan.extrinsics) if plan.extrinsics else None
-    assembler = FrameAssembler(FrameConfig(), transforms, extrinsics, plan.images)
+    extrinsics = load_extrinsics(plan.setup.extrinsics) if plan.setup.extrinsics else None
+    assembler = FrameAssembler(FrameConfig(), transforms, extrinsics, plan.setup.images)
     transforms.add_tf_message(
         SimpleNamespace(transforms=list(moving_transforms(bag))), static=False
     )
-    if plan.odometry in bag.topics:
-        for message in _readable(bag, plan.odometry):
+    if plan.setup.odometry in bag.topics:
+        for message in readable(bag, plan.setup.odometry):
             transforms.add_odometry(message)
-    for camera, topic in enumerate(plan.camera_infos):
+    for camera, topic in enumerate(plan.setup.camera_infos):
         if topic in bag.topics:
-            assembler.set_camera_info(next(iter(_readable(bag, topic))), camera)
-    points = next(m for m in _readable(bag, plan.points) if stamp_ns(m) == wanted_ns)
+            assembler.set_camera_info(next(iter(readable(bag, topic))), camera)
+    points = next(m for m in readable(bag, plan.setup.points) if stamp_ns(m) == wanted_ns)
     tolerance_ns = SyncConfig(offsets_s=()).tolerance_s * 1e9
     images = []
-    for topic in plan.images:
+    for topic in plan.setup.images:
         nearest = min(
-            _readable(bag, topic), key=lambda m: abs(stamp_ns(m) - wanted_ns), default=None
+            readable(bag, topic), key=lambda m: abs(stamp_ns(m) - wanted_ns), default=None
         )
         near = nearest is not None and abs(stamp_ns(nearest) - wanted_ns) <= tolerance_ns
         images.append(nearest if near else None)

@@ -13,23 +13,19 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rclpy
 import torch
-from nav_msgs.msg import Odometry
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.utilities import get_rmw_implementation_identifier
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import PointCloud2
 
 from cross4d_jepa_ros.health import ClockState, Observation, findings
 from cross4d_jepa_ros.ledger import Drop, SweepLedger
@@ -43,26 +39,20 @@ from cross4d_jepa_ros.ros.diagnostics import (
     latency_values,
     points_values,
 )
+from cross4d_jepa_ros.ros.inputs import Inputs
+from cross4d_jepa_ros.ros.lifecycle import answer_illegal_requests
 from cross4d_jepa_ros.ros.outputs import Outputs, stage_names, wanted
-from cross4d_jepa_ros.ros.subscriptions import InputTopic
 from cross4d_jepa_ros.ros.transport import missing_profile
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
 from cross4d_jepa_ros.sensing.frames import (
     FrameAssembler,
     NoTransform,
-    camera_info_topic,
 )
 from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud, stamp_ns
 from cross4d_jepa_ros.sensing.synchronisation import SweepSynchroniser
-from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 from cross4d_jepa_ros.shared_files import shared_file
 from cross4d_jepa_ros.telemetry import Telemetry
 from cross4d_jepa_ros.worker import NewestFirstWorker
-
-try:
-    from tf2_msgs.msg import TFMessage
-except ImportError:
-    TFMessage = None
 
 DEMO_CHECKPOINT = 'config/demo.safetensors'
 GRAPH_PERIOD_S = 0.2
@@ -70,7 +60,6 @@ SYNC_PERIOD_S = 0.01
 DIAGNOSTICS_PERIOD_S = 1.0
 SETTLE_S = 1.5
 JUMP_SHOWN_S = 10.0
-IMAGE_TYPES = {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage}
 
 
 @dataclass(frozen=True)
@@ -110,12 +99,11 @@ class PerceptionNode(LifecycleNode):
         self._assembler: FrameAssembler | None = None
         self._synchroniser: SweepSynchroniser | None = None
         self._worker: NewestFirstWorker[Job] | None = None
-        self._inputs: list[InputTopic] = []
-        self._tf_subscriptions: list[Any] = []
+        self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
         self._missing_profile = missing_profile(get_rmw_implementation_identifier())
         self._diagnostics = DiagnosticsPublisher(self)
-        self._answer_illegal_requests()
+        answer_illegal_requests(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._diagnose, clock=self._steady)
         self.create_timer(GRAPH_PERIOD_S, self._watch_graph, clock=self._steady)
@@ -153,12 +141,12 @@ class PerceptionNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe, and take sweeps."""
-        assert self._synchroniser is not None and self._pipeline is not None
+        assert self._synchroniser and self._pipeline and self._inputs
         self._synchroniser.clear()
         self._reset_requested.set()
         self._worker = NewestFirstWorker(self._answer, self._overtaken, self._pipeline.warm_up)
         self._telemetry.forget_recent(self._ledger.counts(), self._synchroniser.statistics())
-        self._subscribe_tf()
+        self._inputs.open()
         self._entered()
         return super().on_activate(state)
 
@@ -199,7 +187,6 @@ class PerceptionNode(LifecycleNode):
         )
         self._pipeline.warm_up()
         self._sync_config = config.sync
-        self._transforms = TransformBuffer()
         self._synchroniser = SweepSynchroniser(
             config.sync,
             on_drop=self._dropped_by_synchroniser,
@@ -207,11 +194,13 @@ class PerceptionNode(LifecycleNode):
             on_error=self._on_error,
         )
         self._synchroniser.registerCallback(self._on_synchronised)
-        self._create_inputs(config)
+        inputs = self._inputs = Inputs(self, config)
+        inputs.points.registerCallback(self._on_points)
+        self._synchroniser.connectInput(inputs.points, *inputs.images)
         self._assembler = FrameAssembler(
-            config.frame, self._transforms, extrinsics, [image.topic for image in self._images]
+            config.frame, inputs.transforms, extrinsics, [image.topic for image in inputs.images]
         )
-        for camera, info in enumerate(self._camera_infos):
+        for camera, info in enumerate(inputs.camera_infos):
             info.registerCallback(self._assembler.set_camera_info, camera)
         contract = self._pipeline.contract
         self._outputs = Outputs(self, contract.palette, stage_names(Pipeline.STAGES))
@@ -220,67 +209,9 @@ class PerceptionNode(LifecycleNode):
             + ('' if contract.class_names else '; it has no segmentation head: embeddings only')
         )
 
-    def _create_inputs(self, config: parameters.NodeConfig) -> None:
-        def topic(
-            name: str, types: dict[str, type], resolved: str = '', depth: int = 0
-        ) -> InputTopic:
-            return InputTopic(
-                self,
-                name,
-                resolved or self.resolve_topic_name(f'~/input/{name}'),
-                types,
-                reliability=config.reliability,
-                depth=depth or config.depth,
-            )
-
-        self._points = topic('points', {'sensor_msgs/msg/PointCloud2': PointCloud2})
-        self._images = [topic(f'image{i}', IMAGE_TYPES) for i in range(config.cameras)]
-        self._camera_infos = [
-            topic(
-                f'camera_info{i}',
-                {'sensor_msgs/msg/CameraInfo': CameraInfo},
-                self._camera_info_topic(i, self._images[i].topic),
-            )
-            for i in range(config.cameras)
-        ]
-        odometry = topic('odometry', {'nav_msgs/msg/Odometry': Odometry}, depth=50)
-        odometry.registerCallback(self._transforms.add_odometry)
-        self._points.registerCallback(self._on_points)
-        assert self._synchroniser is not None
-        self._synchroniser.connectInput(self._points, *self._images)
-        self._inputs = [self._points, *self._images, *self._camera_infos, odometry]
-
-    def _camera_info_topic(self, camera: int, image_topic: str) -> str:
-        """Take the remapped name, else the one that belongs to the image topic."""
-        name = f'input/camera_info{camera}'
-        resolved = self.resolve_topic_name(f'~/{name}')
-        private = f'{self.get_fully_qualified_name()}/{name}'
-        return camera_info_topic(image_topic) if resolved == private else resolved
-
-    def _subscribe_tf(self) -> None:
-        if TFMessage is None:
-            return
-        for topic, static in (('/tf', False), ('/tf_static', True)):
-            qos = QoSProfile(depth=100)
-            if static:
-                qos.durability = DurabilityPolicy.TRANSIENT_LOCAL
-            self._tf_subscriptions.append(
-                self.create_subscription(
-                    TFMessage,
-                    topic,
-                    lambda message, static=static: self._transforms.add_tf_message(
-                        message, static=static
-                    ),
-                    qos,
-                )
-            )
-
     def _stop(self) -> None:
-        for subscription in self._tf_subscriptions:
-            self.destroy_subscription(subscription)
-        self._tf_subscriptions = []
-        for source in self._inputs:
-            source.close()
+        if self._inputs is not None:
+            self._inputs.close()
         if self._worker is None:
             return
         worker, self._worker = self._worker, None
@@ -300,33 +231,11 @@ class PerceptionNode(LifecycleNode):
     def _release(self) -> None:
         if self._outputs is not None:
             self._outputs.destroy()
-        self._inputs = []
-        self._pipeline = self._assembler = self._synchroniser = self._outputs = None
+        self._pipeline = self._assembler = self._synchroniser = None
+        self._inputs = self._outputs = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._entered()
-
-    def _answer_illegal_requests(self) -> None:
-        """Answer a transition that the state does not allow; rclpy would end the process."""
-        service = self._service_change_state
-        change_state: Callable[[Any, Any], Any] = service.callback
-
-        def answered(request: Any, response: Any) -> Any:
-            before = self._state_machine.current_state[1]
-            try:
-                return change_state(request, response)
-            except RCLError:
-                asked = request.transition.label or request.transition.id
-                allowed = ', '.join(
-                    label for _, label, *_ in self._state_machine.available_transitions
-                )
-                self.get_logger().warning(
-                    f'transition {asked!r} refused: the node is {before} and allows {allowed}'
-                )
-                response.success = False
-                return response
-
-        service.callback = answered
 
     # Callbacks: they store and return
 
@@ -368,9 +277,8 @@ class PerceptionNode(LifecycleNode):
         now = self.get_clock().now().nanoseconds
         if now != self._clock_seen[0]:
             self._clock_seen = (now, time.monotonic())
-        if self._worker is not None:
-            for source in self._inputs:
-                source.poll()
+        if self._worker is not None and self._inputs is not None:
+            self._inputs.poll()
 
     def _release_late(self) -> None:
         if self._worker is not None and self._synchroniser is not None:
@@ -436,7 +344,8 @@ class PerceptionNode(LifecycleNode):
             publishers=self.count_publishers('/clock'),
             stopped_s=time.monotonic() - self._clock_seen[1],
         )
-        if lifecycle != 'active' or self._synchroniser is None or self._assembler is None:
+        inputs, assembler = self._inputs, self._assembler
+        if lifecycle != 'active' or not (inputs and assembler and self._synchroniser):
             return Observation(lifecycle, refusal=self._refusal, clock=clock)
         counts = self._ledger.counts()
         recent = self._telemetry.recent(counts, self._synchroniser.statistics())
@@ -446,9 +355,9 @@ class PerceptionNode(LifecycleNode):
         return Observation(
             lifecycle,
             clock=clock,
-            points=self._points.state(),
-            images=tuple(image.state() for image in self._images),
-            camera_infos=tuple(info.state() for info in self._camera_infos),
+            points=inputs.points.state(),
+            images=tuple(image.state() for image in inputs.images),
+            camera_infos=tuple(info.state() for info in inputs.camera_infos),
             cameras=recent.cameras,
             sync=self._sync_config,
             zero_stamped=recent.zero_stamped > 0,
@@ -461,7 +370,7 @@ class PerceptionNode(LifecycleNode):
             pipeline_ms=self._telemetry.pipeline_ms(),
             period_ms=period_ms,
             missing_profile=self._missing_profile,
-            notes=dict(self._assembler.notes),
+            notes=dict(assembler.notes),
             warnings=('the weights are untrained: labels mean nothing; set model',)
             if untrained
             else (),
@@ -472,12 +381,13 @@ class PerceptionNode(LifecycleNode):
         settling = time.monotonic() - self._state_since < SETTLE_S
         found = [] if settling and not seen.refusal else findings(seen)
         sections: dict[str, Values] = {'node': self._node_values(seen.lifecycle)}
-        if seen.lifecycle == 'active' and self._synchroniser is not None:
+        if seen.lifecycle == 'active' and self._synchroniser and self._inputs:
             lost = max(seen.points.lost, seen.missing_sweeps)
             counts = self._ledger.counts()
             sections['points'] = points_values(seen.points.topic, counts, lost, seen.period_ms)
             cameras = self._synchroniser.statistics().cameras
-            for image, info, camera in zip(self._images, self._camera_infos, cameras, strict=True):
+            names = zip(self._inputs.images, self._inputs.camera_infos, cameras, strict=True)
+            for image, info, camera in names:
                 sections[image.name] = image_values(image.topic, info.topic, camera)
             sections['latency'] = latency_values(self._telemetry)
         self._diagnostics.publish(seen.lifecycle, found, sections)

@@ -25,8 +25,8 @@ from cross4d_jepa_ros.sensing.poses import invert, transform_points
 
 UNKNOWN_CLASS = 255
 WARM_UP_POINTS = 131072
-# Parameters of mallopt(3): mmap threshold (the most that glibc allows), trim threshold, arenas. Only
-# the main arena keeps what is freed: those of other threads give back 64 MB heaps and fault them in.
+# Parameters of mallopt(3): mmap threshold (the most that glibc allows), trim threshold, arenas.
+# Only the main arena keeps what is freed; those of other threads fault their heaps in again.
 MALLOC_TUNING = {-3: 32 << 20, -1: 256 << 20, -8: 1}
 
 

@@ -27,6 +27,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cross4d_jepa_ros.bag_setup import (
+    IMAGE_TYPES,
+    ODOMETRY_TYPE,
+    POINTS_TYPE,
+    TF_AS_ODOMETRY,
+)
+from cross4d_jepa_ros.bag_transforms import OdometryBridge, child_and_parent, static_tree
 from cross4d_jepa_ros.bags import (
     TF_TYPE,
     BadBag,
@@ -39,14 +46,9 @@ from cross4d_jepa_ros.bags import (
 )
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.ros.transport import use_large_message_profile
-from cross4d_jepa_ros.sensing.extrinsics import Extrinsics, StaticTransform, save_extrinsics
-from cross4d_jepa_ros.sensing.poses import matrix_from_quaternion
+from cross4d_jepa_ros.sensing.extrinsics import Extrinsics, save_extrinsics
 
-CLOUD_TYPE = 'sensor_msgs/msg/PointCloud2'
-IMAGE_TYPES = frozenset({'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'})
 CLOCK_TYPE = 'rosgraph_msgs/msg/Clock'
-ODOMETRY_TYPE = 'nav_msgs/msg/Odometry'
-TF_AS_ODOMETRY = '/tf_as_odometry'
 
 CLOCK_PERIOD_S = 0.01
 SETTLE_S = 0.2
@@ -90,51 +92,6 @@ class ReplayReport:
         write_atomically(path, json.dumps(asdict(self), indent=2))
 
 
-class OdometryBridge:
-    """Picks the moving edges that a node without tf2_msgs needs, to be sent as Odometry.
-
-    Only edges below the fixed frame are kept: a localisation's corrections of `map` to `odom`
-    would be jumps in the ego-motion. Where the recording does not know the fixed frame, all are.
-
-    Args:
-        fixed_frame: Root of the wanted chain, such as `odom`.
-        static: The recording's static geometry_msgs/TransformStamped.
-        carried: (parent, child) edges that a played Odometry topic carries already.
-
-    """
-
-    def __init__(self, fixed_frame: str, static: list[Any], carried: set[tuple[str, str]]) -> None:
-        self._fixed_frame = fixed_frame
-        self._carried = carried
-        self._parents: dict[str, str] = dict(map(_child_and_parent, static))
-
-    def select(self, transforms: list[Any]) -> list[Any]:
-        """Return those of a TFMessage's transforms that are to be sent."""
-        edges = [_child_and_parent(transform) for transform in transforms]
-        self._parents.update(edges)
-        return [
-            transform
-            for transform, (child, parent) in zip(transforms, edges, strict=True)
-            if (parent, child) not in self._carried and self._wanted(parent)
-        ]
-
-    def _wanted(self, frame: str) -> bool:
-        known = self._fixed_frame in self._parents or self._fixed_frame in self._parents.values()
-        if not known:
-            return True
-        for _ in range(len(self._parents) + 1):  # bounded: a broken recording may hold a loop
-            if frame == self._fixed_frame:
-                return True
-            if frame not in self._parents:
-                return False
-            frame = self._parents[frame]
-        return False
-
-
-def _child_and_parent(transform: Any) -> tuple[str, str]:
-    return transform.child_frame_id.lstrip('/'), transform.header.frame_id.lstrip('/')
-
-
 def message_type(msgtype: str) -> Any:
     """Import the Python class of a type such as `sensor_msgs/msg/Image`.
 
@@ -148,29 +105,6 @@ def message_type(msgtype: str) -> Any:
     except (ImportError, AttributeError, ValueError):
         msg = f'{msgtype} is not installed here'
         raise ImportError(msg) from None
-
-
-def write_static_tree(bag: Bag, path: Path) -> int:
-    """Write the recording's `/tf_static` as an extrinsics file and return its number of edges.
-
-    A malformed transform is left out and said in `bag.problems`.
-    """
-    tree: dict[str, StaticTransform] = {}
-    for transform in static_transforms(bag):
-        child, parent = _child_and_parent(transform)
-        shift, turn = transform.transform.translation, transform.transform.rotation
-        translation = (shift.x, shift.y, shift.z)
-        norm = math.hypot(turn.x, turn.y, turn.z, turn.w)
-        if not (abs(norm - 1) < 1e-2 and all(map(math.isfinite, translation)) and child and parent):
-            bag.problems.append(
-                f'/tf_static: {parent!r} to {child!r} is no transform (quaternion norm {norm:g})'
-            )
-            continue
-        xyzw = (turn.x / norm, turn.y / norm, turn.z / norm, turn.w / norm)
-        matrix = matrix_from_quaternion(translation, xyzw)
-        tree[child] = StaticTransform(parent, child, matrix)
-    save_extrinsics(path, Extrinsics(cameras=(), transforms=tuple(tree.values())))
-    return len(tree)
 
 
 class Replay:
@@ -269,7 +203,7 @@ class Replay:
             if self._bag.topics[name].msgtype == ODOMETRY_TYPE:
                 with contextlib.suppress(BadBag, StopIteration):
                     first = self._bag.deserialise(next(self._bag.messages([name])))
-                    child, parent = _child_and_parent(first)
+                    child, parent = child_and_parent(first)
                     carried[parent, child] = name
         self._bridged = moving
         self._bridge = OdometryBridge(
@@ -292,7 +226,7 @@ class Replay:
             name
             for name in self._publishers
             if name in self._bag.topics
-            and self._bag.topics[name].msgtype in IMAGE_TYPES | {CLOUD_TYPE}
+            and self._bag.topics[name].msgtype in (POINTS_TYPE, *IMAGE_TYPES)
         ]
         state = _LifecycleState(self._node, self._arguments.wait_node)
         deadline = time.monotonic() + self._arguments.wait_timeout
@@ -545,13 +479,17 @@ def main(argv: list[str] | None = None) -> int:
 
     context = rclpy.Context()
     rclpy.init(args=argv[ros_at:], context=context, signal_handler_options=SignalHandlerOptions.NO)
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    # SIGINT as well: a shell that starts a process in the background has it ignored.
+    before = {
+        number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         return _run(arguments, context)
     except KeyboardInterrupt:
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         rclpy.try_shutdown(context=context)
 
 
@@ -571,7 +509,8 @@ def _run(arguments: argparse.Namespace, context: Any) -> int:
                 say(problem)
             _check_topics(bag, arguments.topics)
             if arguments.write_extrinsics:
-                write_static_tree(bag, arguments.write_extrinsics)
+                tree = Extrinsics(cameras=(), transforms=static_tree(bag))
+                save_extrinsics(arguments.write_extrinsics, tree)
             node = rclpy.create_node('replay_bag', context=context)
             cleanup.callback(node.destroy_node)
             replay = Replay(bag, node, arguments, say)

@@ -28,8 +28,8 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
 from cross4d_jepa_ros import replay_bag
+from cross4d_jepa_ros.bag_transforms import OdometryBridge
 from cross4d_jepa_ros.bags import Bag, BagWriter, message_class
-from cross4d_jepa_ros.replay_bag import OdometryBridge
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
 
 START_NS = 1_600_000_000_000_000_000

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import difflib
 import math
-import os
 import re
 import reprlib
 from collections.abc import Collection
@@ -33,6 +32,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.poses import matrix_from_quaternion, quaternion_from_matrix, rigid
 
@@ -141,12 +141,7 @@ def save_extrinsics(path: Path | str, extrinsics: Extrinsics) -> None:
         for transform in extrinsics.transforms
     ]
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_text(text, encoding='utf-8')
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_atomically(path, text)
 
 
 def _camera_content(camera: CameraExtrinsics) -> dict[str, Any]:

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which topics and calibrations of a recording the node is to be fed, or what there is instead."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from cross4d_jepa_ros.bag_transforms import static_tree
+from cross4d_jepa_ros.bags import BadBag, Bag, moving_transforms, static_transforms, tf_topics
+from cross4d_jepa_ros.sensing.extrinsics import Extrinsics, load_extrinsics, save_extrinsics
+from cross4d_jepa_ros.sensing.frames import camera_info_topic
+from cross4d_jepa_ros.sensing.transforms import TransformBuffer
+
+POINTS_TYPE = 'sensor_msgs/msg/PointCloud2'
+IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+ODOMETRY_TYPE = 'nav_msgs/msg/Odometry'
+# Where replay_bag sends the moving part of /tf on machines without tf2_msgs.
+TF_AS_ODOMETRY = '/tf_as_odometry'
+
+
+class UnfitBag(ValueError):
+    """The recording lacks a topic that was asked for; the sentence lists those that it has."""
+
+
+@dataclass(frozen=True)
+class BagSetup:
+    """Topics of a recording, as the node is to be told of them.
+
+    Attributes:
+        camera_infos: One per image.
+        odometry: Topic of the ego-motion; empty where it comes from `/tf`, or not at all.
+        extrinsics: File with the recording's static transforms and the user's calibrations.
+
+    """
+
+    points: str
+    images: tuple[str, ...]
+    camera_infos: tuple[str, ...]
+    odometry: str
+    extrinsics: Path | None
+
+    def replayed(self, bag: Bag) -> tuple[str, ...]:
+        """Topics to play."""
+        named = [self.points, *self.images, *self.camera_infos, self.odometry, *tf_topics(bag)]
+        return tuple(topic for topic in dict.fromkeys(named) if topic in bag.topics)
+
+
+def settle(
+    bag: Bag,
+    *,
+    points: str,
+    images: Sequence[str],
+    camera_infos: Sequence[str],
+    odometry: str,
+    extrinsics: Path | None,
+    folder: Path,
+) -> BagSetup:
+    """Check what the user named and find the rest by rule.
+
+    Args:
+        bag: Opened recording.
+        points: PointCloud2 topic; empty where it has only one.
+        images: Image topics.
+        camera_infos: One per image; empty for the `camera_info` beside each image topic.
+        odometry: Odometry topic; empty to look for one where `/tf` does not move the LiDAR.
+        extrinsics: The user's calibrations, which win over those of the recording.
+        folder: Where the merged extrinsics go.
+
+    Raises:
+        UnfitBag: A topic is not there, or not unique.
+        BadExtrinsics: The user's file is refused.
+
+    """
+
+    def of_type(*types: str) -> list[str]:
+        return sorted(name for name, topic in bag.topics.items() if topic.msgtype in types)
+
+    def known(topic: str, *types: str) -> str:
+        if topic not in of_type(*types):
+            found = ', '.join(of_type(*types)) or 'none'
+            msg = f'{bag.path} has no {topic!r} of type {" or ".join(types)}; it has: {found}'
+            raise UnfitBag(msg)
+        return topic
+
+    clouds = of_type(POINTS_TYPE)
+    points = known(points or (clouds[0] if len(clouds) == 1 else ''), POINTS_TYPE)
+    images = [known(topic, *IMAGE_TYPES) for topic in images]
+    infos = tuple(camera_infos) or tuple(camera_info_topic(topic) for topic in images)
+    if len(infos) != len(images):
+        msg = f'{len(infos)} camera infos for {len(images)} images: give one each, in that order'
+        raise UnfitBag(msg)
+    if odometry:
+        known(odometry, ODOMETRY_TYPE)
+    return BagSetup(
+        points=points,
+        images=tuple(images),
+        camera_infos=infos,
+        odometry=odometry or _ego_motion_of(bag, points, of_type(ODOMETRY_TYPE)),
+        extrinsics=_extrinsics_of(bag, extrinsics, folder),
+    )
+
+
+def readable(bag: Bag, topic: str) -> Iterator[Any]:
+    """Yield the messages of a topic that deserialise."""
+    for message in bag.messages([topic]):
+        try:
+            yield bag.deserialise(message)
+        except BadBag:
+            continue
+
+
+def _ego_motion_of(bag: Bag, points: str, odometry_topics: list[str]) -> str:
+    """Name the Odometry topic that moves the LiDAR; empty where `/tf` does, or nothing."""
+    sweep = next(readable(bag, points), None)
+    if sweep is None:
+        return ''
+    statics = list(static_transforms(bag))
+
+    def moves(feed: Callable[[TransformBuffer], None]) -> bool:
+        transforms = TransformBuffer()
+        transforms.add_tf_message(SimpleNamespace(transforms=statics), static=True)
+        feed(transforms)
+        sources = {
+            transforms.motion_source(frame, sweep.header.frame_id) for frame in transforms.frames()
+        }
+        return bool(sources & {'tf', 'odometry'})
+
+    first = list(islice(moving_transforms(bag), 500))
+    if moves(lambda b: b.add_tf_message(SimpleNamespace(transforms=first), static=False)):
+        return '' if importlib.util.find_spec('tf2_msgs') else TF_AS_ODOMETRY
+    for topic in odometry_topics:
+        message = next(readable(bag, topic), None)
+        if message is not None and moves(partial(TransformBuffer.add_odometry, msg=message)):
+            return topic
+    return ''
+
+
+def _extrinsics_of(bag: Bag, given: Path | None, folder: Path) -> Path | None:
+    """Write the static tree of the bag, below what the user gave, where the node can read it."""
+    known = load_extrinsics(given) if given else Extrinsics(cameras=(), transforms=())
+    own = {transform.child for transform in known.transforms}
+    recorded = [transform for transform in static_tree(bag) if transform.child not in own]
+    if not (known.cameras or known.transforms or recorded):
+        return None
+    path = folder / 'extrinsics.yaml'
+    save_extrinsics(path, Extrinsics(known.cameras, (*known.transforms, *recorded)))
+    return path
