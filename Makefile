@@ -26,6 +26,7 @@ BAG := out/demo/street
 POINTS := /lidar/points
 IMAGE := /camera_left/image_raw/compressed /camera_right/image_raw/compressed
 demo: $(VENV)/ready
+	@rm -rf $(BAG)
 	@$(BIN)/python -m offline_training.make_street_bag $(BAG) --seed 7 --seconds 20
 endif
 	@$(BIN)/python -m cross4d_jepa_ros.demo --out out/demo --bag '$(BAG)' \

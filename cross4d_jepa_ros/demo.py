@@ -140,6 +140,8 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
         f'{bag.path}: {bag.topics[plan.setup.points].count} sweeps on {plan.setup.points}, '
         f'{len(plan.setup.images)} cameras, domain {os.environ["ROS_DOMAIN_ID"]}'
     )
+    if plan.setup.extrinsics:
+        console.print(f'the node reads static transforms from {plan.setup.extrinsics}')
     clouds = track(
         readable(bag, plan.setup.points),
         'reading the sweeps',

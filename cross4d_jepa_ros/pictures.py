@@ -41,7 +41,7 @@ def draw_sweep(
 
     """
     rows = max(1, len(frame.views))
-    figure = plt.figure(figsize=(15, max(6.4, 3.2 * rows)), dpi=110)
+    figure = plt.figure(figsize=(15, max(6.4, 3.2 * rows)), dpi=110, layout='constrained')
     grid = figure.add_gridspec(rows, 2, width_ratios=(1, 1.5 if frame.views else 1e-3))
     _draw_from_above(figure.add_subplot(grid[:, 0]), frame, rgb)
     for row, view in enumerate(frame.views):
@@ -51,10 +51,9 @@ def draw_sweep(
             Patch(color='#{:02x}{:02x}{:02x}'.format(*colour), label=name)
             for name, colour in legend
         ]
-        figure.legend(handles=patches, loc='lower center', ncol=len(patches), frameon=False)
+        figure.legend(handles=patches, loc='outside lower center', ncol=len(patches), frameon=False)
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout(rect=(0, 0.06 if legend else 0, 1, 1))
     figure.savefig(path)
     plt.close(figure)
 
