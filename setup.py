@@ -23,6 +23,7 @@ setup(
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
         files('config'),
+        files('config/models'),
         files('launch'),
     ],
     python_requires='>=3.11',

@@ -146,10 +146,11 @@ def _no_input(seen: Observation, state: InputState) -> Finding | None:
         return Finding(Level.ERROR, state.name, state.incompatible)
     if not state.publishers:
         found = ', '.join(state.candidates) or 'none'
+        fewer = ' or set cameras lower' if state.name.startswith('image') else ''
         return Finding(
             Level.WARN,
             state.name,
-            f'nobody publishes {state.topic}: remap ~/input/{state.name}:=/your/topic '
+            f'nobody publishes {state.topic}: remap ~/input/{state.name}:=/your/topic{fewer} '
             f'(topics of that type now: {found})',
         )
     if state.silent_s > SILENT_AFTER_S:

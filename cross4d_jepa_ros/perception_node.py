@@ -202,6 +202,8 @@ class PerceptionNode(LifecycleNode):
         )
         for camera, info in enumerate(inputs.camera_infos):
             info.registerCallback(self._assembler.set_camera_info, camera)
+        if self._missing_profile:
+            self.get_logger().warning(self._missing_profile)
         contract = self._pipeline.contract
         self._outputs = Outputs(self, contract.palette, stage_names(Pipeline.STAGES))
         self.get_logger().info(

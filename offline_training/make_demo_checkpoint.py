@@ -21,7 +21,7 @@ from cross4d_jepa_ros.model.config import load_model_config
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.tokenizer import input_features
 
-CONFIG = Path(__file__).resolve().parents[1] / 'config' / 'models' / 'nano.yaml'
+CONFIG = 'config/models/nano.yaml'
 STREETS = 3
 POINTS = 20000
 PALETTE = {
@@ -42,7 +42,7 @@ def make_demo_checkpoint(path: Path, seed: int) -> None:
         OSError: The disk refuses.
 
     """
-    config = load_model_config(CONFIG)
+    config = load_model_config(shared_file(CONFIG))
     network = Network(config, len(PALETTE))
     network.initialise(torch.Generator().manual_seed(seed))
     draw = np.random.default_rng(seed)

@@ -109,7 +109,7 @@ CASES = {
     'no image publisher': (
         replace(HEALTHY, images=(InputState('image0', '/cam'),)),
         'image0',
-        ('nobody publishes /cam', '~/input/image0'),
+        ('nobody publishes /cam', '~/input/image0', 'set cameras lower'),
     ),
     'image zero stamps': (
         replace(HEALTHY, cameras=(replace(CAMERA, zero_stamped=50),)),

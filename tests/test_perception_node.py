@@ -72,6 +72,17 @@ def lifecycle_state(bench: Bench) -> str:
     return str(future.result().current_state.label)
 
 
+def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have every step of the pipeline take longer."""
+    step = Pipeline.step
+
+    def slow(self: Pipeline, frame: Any, outputs: Output) -> Any:
+        time.sleep(seconds)
+        return step(self, frame, outputs)
+
+    monkeypatch.setattr(Pipeline, 'step', slow)
+
+
 def test_every_sweep_is_answered_in_its_own_order_and_header(bench: Bench) -> None:
     received = listen(bench, *POINT_TOPICS, 'embeddings', 'frame_embedding')
     node = bench.perception(cameras=0)
@@ -214,17 +225,11 @@ def test_bad_clouds_are_dropped_by_cause_and_the_rest_answered(bench: Bench) -> 
 def test_newest_sweep_wins_when_the_pipeline_is_slow(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Pipeline.step
-
-    def slow(self: Pipeline, frame: Any, outputs: Output) -> Any:
-        time.sleep(0.3)
-        return step(self, frame, outputs)
-
     received = listen(bench, 'frame_embedding')
     bench.perception(cameras=0)
     points = bench.probe.create_publisher(PointCloud2, '/points', 5)
     bench.wait_active()
-    monkeypatch.setattr(Pipeline, 'step', slow)
+    slow_down(monkeypatch, 0.3)
     bench.wait(points.get_subscription_count)
     time.sleep(0.5)
     bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 40)
@@ -312,16 +317,10 @@ def test_lifecycle_in_any_order_and_illegal_requests(bench: Bench) -> None:
 def test_deactivate_under_load_loses_nothing_from_the_books(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = Pipeline.step
-
-    def slow(self: Pipeline, frame: Any, outputs: Output) -> Any:
-        time.sleep(0.25)
-        return step(self, frame, outputs)
-
     node = bench.perception(cameras=0)
     points = bench.probe.create_publisher(PointCloud2, '/points', 5)
     bench.wait_active()
-    monkeypatch.setattr(Pipeline, 'step', slow)
+    slow_down(monkeypatch, 0.25)
     bench.wait(points.get_subscription_count)
     bench.publishing({points: lambda i: cloud(START + i * PERIOD)})
     time.sleep(1.0)
