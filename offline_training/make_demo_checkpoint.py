@@ -20,6 +20,7 @@ from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
 from cross4d_jepa_ros.model.config import load_model_config
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.tokenizer import input_features
+from cross4d_jepa_ros.shared_files import shared_file
 
 CONFIG = 'config/models/nano.yaml'
 STREETS = 3
