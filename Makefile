@@ -37,10 +37,11 @@ endif
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -q
 
-# What needs pieces of a full ROS; put them on PYTHONPATH, or run it in an apt ROS with
-# VENV=/path/to/venv-with-system-site-packages. Says at the end what it could not run.
-test-ros: $(VENV)/ready
-	$(BIN)/python -m pytest -q -rs tests/full_ros tests/test_perception_node.py tests/test_named_causes.py
+# What needs pieces of a full ROS: in a sourced ROS 2 it runs there, else on the wheels with whatever
+# PYTHONPATH adds. Says at the end what it could not run.
+ROS_PYTHON := $(if $(ROS_DISTRO),$(PYTHON),$(BIN)/python)
+test-ros: $(if $(ROS_DISTRO),,$(VENV)/ready)
+	$(ROS_PYTHON) -m pytest -q -rs tests/full_ros tests/test_perception_node.py tests/test_named_causes.py
 
 test-colcon: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/$(ROS_LINE).txt \

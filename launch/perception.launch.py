@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.conditions import IfCondition
-from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
+from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.substitutions import FindPackageShare
 
@@ -30,7 +30,11 @@ ARGUMENTS = (
     ('params_file', '', 'parameter file; left out: config/perception.param.yaml of the package'),
     ('use_sim_time', 'false', 'true while a bag plays with --clock'),
     ('rviz', 'false', 'true starts RViz with the layout of the package'),
-    ('fastdds_profile', '', 'Fast DDS profile; left out: the large-message profile of the package'),
+    (
+        'fastdds_profile',
+        '',
+        "Fast DDS profile; left out: the environment's, else the large-message one of the package",
+    ),
 )
 
 
@@ -39,7 +43,7 @@ def _topics(text: str) -> list[str]:
     return [str(topic) for topic in ([value] if isinstance(value, str) else value)]
 
 
-def _perception(context) -> list[Node]:
+def _nodes(context) -> list[Node]:
     def argument(name: str) -> str:
         return LaunchConfiguration(name).perform(context)
 
@@ -60,6 +64,13 @@ def _perception(context) -> list[Node]:
         if argument(name):
             overrides[parameter] = argument(name)
     return [
+        # First: where it is not installed, launch gives up and leaves running what it has started.
+        Node(
+            package='rviz2',
+            executable='rviz2',
+            arguments=['-d', str(share / 'config' / 'perception.rviz')],
+            condition=IfCondition(LaunchConfiguration('rviz')),
+        ),
         Node(
             package='cross4d_jepa_ros',
             executable='perception_node',
@@ -70,22 +81,21 @@ def _perception(context) -> list[Node]:
                 overrides,
             ],
             remappings=remappings,
-        )
+        ),
     ]
 
 
 def _profile(context) -> list[SetEnvironmentVariable]:
     share = Path(FindPackageShare('cross4d_jepa_ros').perform(context))
+    variable = profile_variable()
     chosen = LaunchConfiguration('fastdds_profile').perform(context)
-    profile = chosen or str(share / 'config' / 'fastdds_large_data.xml')
-    return [SetEnvironmentVariable(profile_variable(), profile)]
+    profile = chosen or context.environment.get(variable)
+    profile = profile or str(share / 'config' / 'fastdds_large_data.xml')
+    return [SetEnvironmentVariable(variable, profile)]
 
 
 def generate_launch_description() -> LaunchDescription:
     """Declare the arguments; start the node and, if asked, RViz."""
-    layout = PathJoinSubstitution(
-        [FindPackageShare('cross4d_jepa_ros'), 'config', 'perception.rviz']
-    )
     return LaunchDescription(
         [
             *(
@@ -93,12 +103,6 @@ def generate_launch_description() -> LaunchDescription:
                 for name, default, description in ARGUMENTS
             ),
             OpaqueFunction(function=_profile),
-            OpaqueFunction(function=_perception),
-            Node(
-                package='rviz2',
-                executable='rviz2',
-                arguments=['-d', layout],
-                condition=IfCondition(LaunchConfiguration('rviz')),
-            ),
+            OpaqueFunction(function=_nodes),
         ]
     )

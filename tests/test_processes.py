@@ -25,7 +25,8 @@ NODE = ['cross4d_jepa_ros.perception_node', '--ros-args', '-r', '~/input/points:
 
 
 def environment(domain: int, *, profile: bool = True) -> dict[str, str]:
-    result = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONPATH': str(ROOT)}
+    path = os.pathsep.join((str(ROOT), os.environ.get('PYTHONPATH', '')))
+    result = {**os.environ, 'ROS_DOMAIN_ID': str(domain), 'PYTHONPATH': path}
     if not profile:
         result.pop(profile_variable(), None)
     return result
