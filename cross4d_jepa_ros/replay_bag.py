@@ -52,6 +52,7 @@ CLOCK_TYPE = 'rosgraph_msgs/msg/Clock'
 
 CLOCK_PERIOD_S = 0.01
 SETTLE_S = 0.2
+STRAGGLER_S = 1.5
 DRAIN_S = 0.5
 ACKNOWLEDGE_LIMIT_S = 10.0
 ANSWER_LIMIT_S = 2.0
@@ -234,16 +235,19 @@ class Replay:
         complete_since = math.inf
         while True:
             self._tick(self.report.anchor_bag_ns)
-            missing = [
-                f'a subscriber of {name}{self._why_unmatched(name)}'
-                for name in awaited
-                if not self._publishers[name].get_subscription_count()
-            ]
+            unmatched = [x for x in awaited if not self._publishers[x].get_subscription_count()]
+            settle_s = SETTLE_S
+            if self._arguments.wait_node and 0 < len(unmatched) < len(awaited):
+                # The node may not want the others, or not have seen them yet.
+                taken = self._taken_by(self._arguments.wait_node)
+                unmatched = [name for name in unmatched if name in taken]
+                settle_s = STRAGGLER_S
+            missing = [f'a subscriber of {name}{self._why_unmatched(name)}' for name in unmatched]
             if not state.active():
                 missing.append(f'{self._arguments.wait_node} to be active ({state.label})')
             # A subscriber knows its publisher a moment later than the other way round.
             complete_since = math.inf if missing else min(complete_since, time.monotonic())
-            if time.monotonic() - complete_since >= SETTLE_S:
+            if time.monotonic() - complete_since >= settle_s:
                 return
             sentence = 'waiting for ' + ', '.join(missing)
             if missing and time.monotonic() > deadline:
@@ -257,6 +261,17 @@ class Replay:
                 self._say(sentence)
                 said = sentence
             executor.spin_once(timeout_sec=CLOCK_PERIOD_S)
+
+    def _taken_by(self, node: str) -> set[str]:
+        """Name the topics that a node subscribes to."""
+        from rclpy.node import NodeNameNonExistentError
+
+        namespace, _, name = node.rpartition('/')
+        try:
+            found = self._node.get_subscriber_names_and_types_by_node(name, namespace or '/')
+        except NodeNameNonExistentError:
+            return set()
+        return {topic for topic, _ in found}
 
     def _why_unmatched(self, topic: str) -> str:
         others = self._node.get_subscriptions_info_by_topic(topic)

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+PREPARE_LIMIT_S = 10.0
+
 Job = TypeVar('Job')
 
 
@@ -41,7 +43,11 @@ class NewestFirstWorker(Generic[Job]):
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name='perception_worker', daemon=True)
         self._thread.start()
-        self._prepared.wait()
+        try:
+            self._prepared.wait()
+        except BaseException:  # Ctrl-C: PyTorch aborts when the process ends under its feet
+            self.stop(PREPARE_LIMIT_S)
+            raise
 
     def offer(self, job: Job) -> bool:
         """Put a job into the mailbox. False when the worker is stopping (the job is not taken)."""

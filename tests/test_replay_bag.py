@@ -286,7 +286,16 @@ def test_latched_messages(tmp_path, ros_domain, replay):
     assert len(listener.received['/points']) == 10
 
 
-def test_transforms_become_odometry_and_extrinsics(tmp_path, ros_domain, replay, capsys):
+@pytest.fixture
+def without_tf2_msgs(monkeypatch):
+    """Have TF unavailable, as on the wheels, where a full ROS is at hand."""
+    monkeypatch.setitem(sys.modules, 'tf2_msgs', None)
+    monkeypatch.delitem(sys.modules, 'tf2_msgs.msg', raising=False)
+
+
+def test_transforms_become_odometry_and_extrinsics(
+    tmp_path, ros_domain, replay, capsys, without_tf2_msgs
+):
     with BagWriter(tmp_path / 'bag') as writer:
         tree = [
             transform('base_link', 'lidar', START_NS, 0.5),
@@ -325,7 +334,9 @@ def test_transforms_become_odometry_and_extrinsics(tmp_path, ros_domain, replay,
     assert np.allclose(written['lidar'].parent_from_child, expected)
 
 
-def test_odometry_that_the_recording_has_is_not_doubled(tmp_path, ros_domain, replay, capsys):
+def test_odometry_that_the_recording_has_is_not_doubled(
+    tmp_path, ros_domain, replay, capsys, without_tf2_msgs
+):
     odometry = message_class(ODOMETRY)
     point = message_class('geometry_msgs/msg/Point')(1.0, 0.0, 0.0)
     turn = message_class('geometry_msgs/msg/Quaternion')(0.0, 0.0, 0.0, 1.0)
@@ -495,3 +506,25 @@ def test_loop_until_interrupted(bag, ros_domain, tmp_path, stop):
     stamps = [m.header.stamp.nanosec // STEP_NS for m in listener.messages('/points', PointCloud2)]
     assert stamps[:45] == [*range(20), *range(20), *range(5)]
     assert json.loads(report.read_text())['sent']['/points'] >= 45
+
+
+def test_waits_only_for_the_topics_that_the_node_takes(tmp_path, bench):
+    with BagWriter(tmp_path / 'bag') as writer:
+        for index in range(5):
+            stamp_ns = START_NS + index * STEP_NS
+            writer.write('/points', CLOUD, stamp_ns, cloud(index))
+            writer.write('/other_points', CLOUD, stamp_ns, cloud(index))
+    bench.perception(cameras=0)
+    bench.wait_active()
+    command = [sys.executable, '-m', 'cross4d_jepa_ros.replay_bag', str(tmp_path / 'bag')]
+    environment = {**os.environ, 'ROS_DOMAIN_ID': str(bench.domain)}
+    done = subprocess.run(
+        [*command, '--wait-node', '/perception_node', '--wait-timeout', '20'],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    bench.wait(lambda: int(bench.sections['points'][2].get('received', 0)) == 5)

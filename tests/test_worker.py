@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
+
+import pytest
 
 from cross4d_jepa_ros.worker import NewestFirstWorker
 
@@ -86,3 +89,23 @@ def test_prepares_on_its_own_thread_before_it_takes_jobs() -> None:
 
     assert names[1] == '1 on perception_worker'
     assert worker.stop(5)[0]
+
+
+def test_interrupted_preparation_leaves_no_thread_behind() -> None:
+    """Ctrl-C while the worker warms up: the thread must be gone before the process ends."""
+    finished = threading.Event()
+
+    def slow() -> None:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.3)
+        finished.set()
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            NewestFirstWorker(lambda job: None, lambda job: None, slow)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+    assert finished.is_set()
+    assert not any(thread.name == 'perception_worker' for thread in threading.enumerate())
