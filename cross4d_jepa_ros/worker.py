@@ -42,8 +42,8 @@ class NewestFirstWorker(Generic[Job]):
         self._mailbox: Job | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name='perception_worker', daemon=True)
-        self._thread.start()
         try:
+            self._thread.start()
             self._prepared.wait()
         except BaseException:  # Ctrl-C: PyTorch aborts when the process ends under its feet
             self.stop(PREPARE_LIMIT_S)
