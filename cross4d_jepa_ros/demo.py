@@ -170,7 +170,10 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
         return done()
 
     try:
-        with _process(_node_command(plan), plan.out / 'node.log') as node:
+        with (
+            (plan.out / 'node.log').open('wb') as log,
+            child_process(_node_command(plan), stdout=log, stderr=log) as node,
+        ):
             ready = spin_until(
                 lambda: (
                     node.poll() is not None
@@ -187,7 +190,7 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
                 msg = f'the node did not become active: {reason} (see {plan.out / "node.log"})'
                 raise CannotRun(msg)
             spin_until(lambda: False, 0.5)
-            with _process(_replay_command(bag, plan), None) as replay:
+            with child_process(_replay_command(bag, plan)) as replay:
                 others = OthersShare(own_pids(node.pid, replay.pid))
                 spin_until(lambda: replay.poll() is not None, float('inf'))
                 others_share = others.share()
@@ -213,22 +216,25 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
 
 
 @contextmanager
-def _process(command: list[str], log: Path | None) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a child; interrupt it at the end, as Ctrl-C would, and then insist."""
-    stream = log.open('wb') if log else None
-    child = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT if log else None)
+def child_process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Run a child; interrupt it at the end, as Ctrl-C would, and then insist.
+
+    Args:
+        command: Program and arguments.
+        options: Passed on to `subprocess.Popen`.
+
+    """
+    child = subprocess.Popen(command, **options)
     try:
         yield child
     finally:
         if child.poll() is None:
             child.send_signal(signal.SIGINT)
         try:
-            child.wait(timeout=15)
+            child.wait(timeout=20)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-        if stream:
-            stream.close()
 
 
 def _node_command(plan: Plan) -> list[str]:

@@ -9,13 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cross4d_jepa_ros.demo import child_process
 from cross4d_jepa_ros.ledger import Drop
 from cross4d_jepa_ros.ros.transport import profile_variable
 from offline_training.make_street_bag import write_street_bag
@@ -33,27 +33,16 @@ def environment(domain: int, *, profile: bool = True) -> dict[str, str]:
     return result
 
 
-@contextmanager
 def process(
     domain: int, *arguments: str, profile: bool = True, **options: Any
-) -> Iterator[subprocess.Popen[str]]:
-    child = subprocess.Popen(
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    return child_process(
         [sys.executable, '-m', *arguments],
         cwd=ROOT,
         env=environment(domain, profile=profile),
         text=True,
         **options,
     )
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.send_signal(signal.SIGINT)
-            try:
-                child.wait(20)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
 
 
 def received(bench: Bench) -> int:

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from cross4d_jepa_ros.files import write_atomically
@@ -120,7 +121,7 @@ def save_checkpoint(path: Path, contract: Contract, network: Network) -> None:
     _check_tensors(path, contract, tensors)
     plain = json.loads(json.dumps(asdict(contract)))
     metadata = {'contract': _canonical({**plain, 'checksum': _checksum(plain, tensors)})}
-    write_atomically(path, safetensors.torch.save(tensors, metadata))
+    write_atomically(path, save_tensors(tensors, metadata))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -133,7 +134,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     content = _read(path)
     contract, plain, checksum = _parsed_contract(path, _header(path, content))
     try:
-        tensors = safetensors.torch.load(content)
+        tensors = load_tensors(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         msg = f'{path}: damaged or truncated ({error})'
         raise BadCheckpoint(msg) from error
