@@ -13,7 +13,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from cross4d_jepa_ros.bag_transforms import static_tree
-from cross4d_jepa_ros.bags import BadBag, Bag, moving_transforms, static_transforms, tf_topics
+from cross4d_jepa_ros.bags import (
+    BadBag,
+    Bag,
+    moving_transforms,
+    note,
+    static_transforms,
+    tf_topics,
+)
 from cross4d_jepa_ros.sensing.extrinsics import Extrinsics, load_extrinsics, save_extrinsics
 from cross4d_jepa_ros.sensing.frames import camera_info_topic
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer
@@ -90,6 +97,9 @@ def settle(
         return topic
 
     clouds = of_type(POINTS_TYPE)
+    if not points and len(clouds) > 1:
+        msg = f'{bag.path} has several clouds, say which to take: {", ".join(clouds)}'
+        raise UnfitBag(msg)
     points = known(points or (clouds[0] if len(clouds) == 1 else ''), POINTS_TYPE)
     images = [known(topic, *IMAGE_TYPES) for topic in images]
     infos = tuple(camera_infos) or tuple(camera_info_topic(topic) for topic in images)
@@ -112,8 +122,8 @@ def readable(bag: Bag, topic: str) -> Iterator[Any]:
     for message in bag.messages([topic]):
         try:
             yield bag.deserialise(message)
-        except BadBag:
-            continue
+        except BadBag as error:
+            note(bag.problems, str(error))
 
 
 def _ego_motion_of(bag: Bag, points: str, odometry_topics: list[str]) -> str:
@@ -127,12 +137,9 @@ def _ego_motion_of(bag: Bag, points: str, odometry_topics: list[str]) -> str:
         transforms = TransformBuffer()
         transforms.add_tf_message(SimpleNamespace(transforms=statics), static=True)
         feed(transforms)
-        sources = {
-            transforms.motion_source(frame, sweep.header.frame_id) for frame in transforms.frames()
-        }
-        return bool(sources & {'tf', 'odometry'})
+        return bool(transforms.moving_ancestors(sweep.header.frame_id))
 
-    first = list(islice(moving_transforms(bag), 500))
+    first = list(islice(moving_transforms(bag), 5000))
     if moves(lambda b: b.add_tf_message(SimpleNamespace(transforms=first), static=False)):
         return '' if importlib.util.find_spec('tf2_msgs') else TF_AS_ODOMETRY
     for topic in odometry_topics:

@@ -55,8 +55,9 @@ NODE = '/perception_node'
 READY_TIMEOUT_S = 120.0
 SETTLE_TIMEOUT_S = 30.0
 WHOLE_BAG_S = 1e6
+PICTURES = {'segmentation': 'segmentation.png', 'embeddings_rgb': 'embeddings.png'}
 # Stamps this far from the recording's clock are from another one: an age means nothing.
-FOREIGN_CLOCK_MS = 60_000
+FOREIGN_CLOCK_NS = 60 * 10**9
 
 
 class CannotRun(Exception):
@@ -80,6 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 99))
     console = Console()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name in ('report.json', *PICTURES.values()):
+        (arguments.out / name).unlink(missing_ok=True)
     try:
         with Bag(arguments.bag) as bag:
             setup = settle(
@@ -192,7 +196,9 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
             spin_until(lambda: False, 0.5)
             with child_process(_replay_command(bag, plan)) as replay:
                 others = OthersShare(own_pids(node.pid, replay.pid))
+                client.collecting = True
                 spin_until(lambda: replay.poll() is not None, float('inf'))
+                client.collecting = False
                 others_share = others.share()
             if replay.returncode:
                 msg = f'the replay ended with code {replay.returncode}'
@@ -211,7 +217,10 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
         client.destroy_node()
         rclpy.try_shutdown()
     report = _report(bag, client, plan, others_share)
-    _draw(bag, plan, client)
+    try:
+        _draw(bag, plan, client)
+    except Exception as error:  # the figures stand without the pictures
+        report['problems'].append(f'no pictures: {error!r}')
     return report
 
 
@@ -283,9 +292,8 @@ def _report(bag: Bag, client: Any, plan: Plan, others_share: float | None) -> di
         (received - replay['anchor_steady_ns']) - (stamp - replay['anchor_bag_ns']) / replay['rate']
         for stamp, received in client.arrivals
     ]
+    ages = [age for age in ages if abs(age) < FOREIGN_CLOCK_NS]
     age_ms = np.percentile(ages, (50, 95)) / 1e6 if ages else np.array([np.nan, np.nan])
-    if abs(age_ms[0]) > FOREIGN_CLOCK_MS:
-        age_ms[:] = np.nan
     offsets = {
         topic: {
             key: _number(client.value(f'image{camera}', f'offset_{key}_ms'))
@@ -315,7 +323,8 @@ def _report(bag: Bag, client: Any, plan: Plan, others_share: float | None) -> di
         'sync_offset_ms': offsets,
         'answers': dict(client.wrong),
         'answers_received': client.received,
-        'ego_motion': client.value('node', 'ego_motion', 'none'),
+        'ego_motion': next((name for name, _ in client.ego_motion.most_common(1)), 'none'),
+        'ego_motion_note': client.value('node', 'ego_motion_note'),
         'transport': {
             'sent': replay['sent'].get(plan.setup.points, 0),
             'received': count('received'),
@@ -323,8 +332,8 @@ def _report(bag: Bag, client: Any, plan: Plan, others_share: float | None) -> di
         'model_sha256': client.value('node', 'model_sha256'),
         'model_training': client.value('node', 'model_training'),
         'others_cpu_share': _number(others_share),
-        'problems': replay['problems'],
-        'diagnostics': {name: text for name, (_, text) in sorted(client.levels.items())},
+        'problems': list(dict.fromkeys([*bag.problems, *replay['problems']])),
+        'diagnostics': [f'{section}: {text}' for (section, _), text in client.found.items()],
     }
 
 
@@ -342,10 +351,7 @@ def _draw(bag: Bag, plan: Plan, client: Any) -> None:
     contract = read_contract(plan.model)
     untrained = ' (untrained weights)' if contract.training['kind'] == 'untrained' else ''
     legend = [*zip(contract.class_names, contract.palette, strict=True), ('unknown', (110,) * 3)]
-    for name, picture, entries in (
-        ('segmentation', 'segmentation.png', legend),
-        ('embeddings_rgb', 'embeddings.png', ()),
-    ):
+    for name, picture in PICTURES.items():
         answer = client.kept.get(name)
         if answer is None:
             continue
@@ -359,7 +365,13 @@ def _draw(bag: Bag, plan: Plan, client: Any) -> None:
             packed = np.ascontiguousarray(columns['rgb'].reshape(-1)).view(np.uint32)
             rgb = np.stack([packed >> 16, packed >> 8, packed], axis=1).astype(np.uint8)
         title = f'{name.removesuffix("_rgb")}{untrained}, {bag.path.name}, stamp {stamp_ns(answer)}'
-        draw_sweep(plan.out / picture, frame, rgb[frame.sweep.index], title=title, legend=entries)
+        draw_sweep(
+            plan.out / picture,
+            frame,
+            rgb[frame.sweep.index],
+            title=title,
+            legend=legend if name == 'segmentation' else (),
+        )
 
 
 def _frame_of(bag: Bag, plan: Plan, wanted_ns: int) -> SensorFrame:
@@ -375,7 +387,9 @@ def _frame_of(bag: Bag, plan: Plan, wanted_ns: int) -> SensorFrame:
             transforms.add_odometry(message)
     for camera, topic in enumerate(plan.setup.camera_infos):
         if topic in bag.topics:
-            assembler.set_camera_info(next(iter(readable(bag, topic))), camera)
+            info = next(readable(bag, topic), None)
+            if info is not None:
+                assembler.set_camera_info(info, camera)
     points = next(m for m in readable(bag, plan.setup.points) if stamp_ns(m) == wanted_ns)
     tolerance_ns = SyncConfig(offsets_s=()).tolerance_s * 1e9
     images = []
@@ -403,8 +417,8 @@ def _print(report: dict[str, Any], plan: Plan, console: Console) -> None:
     table.add_row('ego-motion', report['ego_motion'])
     table.add_row('model', f'{plan.model.name} ({report["model_training"]})')
     console.print(table)
-    for problem in report['problems']:
-        console.print(f'[yellow]{problem}')
+    for problem in (*report['problems'], *report['diagnostics']):
+        console.print(problem, style='yellow', markup=False, highlight=False)
     console.print(f'pictures and report.json in {plan.out}')
 
 

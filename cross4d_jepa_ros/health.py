@@ -133,8 +133,9 @@ def _clock(seen: Observation) -> list[Finding]:
             Finding(
                 Level.WARN,
                 'clock',
-                f'{seen.jump}; buffers and memory were cleared. A looping bag does this; if it is '
-                'none, look for a second publisher on /clock or on the points topic (remap one)',
+                f'{seen.jump.rstrip(".")}; buffers and memory were cleared. A looping bag does '
+                'this; if it is none, look for a second publisher on /clock or on the points topic '
+                '(remap one)',
             )
         ]
     return []
@@ -235,7 +236,9 @@ def _camera(seen: Observation, index: int, image: InputState) -> list[Finding]:
         elif not info.publishers:
             note = f'{note} (nobody publishes {info.topic})'
     if note:
-        result.append(Finding(Level.WARN, image.name, f'its images are not used: {note}'))
+        result.append(
+            Finding(Level.WARN, image.name, f'images of {image.topic} are not used: {note}')
+        )
     return result
 
 
@@ -252,7 +255,8 @@ def _matching(
             )
         ]
     tried = camera.matched + camera.missing
-    if not tried or camera.missing <= MISSING_SHARE * tried:
+    # A camera that is only starting has nothing near yet.
+    if camera.received < 3 or camera.missing <= MISSING_SHARE * tried:
         return []
     tolerance_ms = seen.sync.tolerance_s * 1e3
     aim_ms = seen.sync.offsets_s[index] * 1e3

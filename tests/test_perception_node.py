@@ -15,7 +15,7 @@ from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
 from rclpy.parameter import Parameter
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 
 from cross4d_jepa_ros.ledger import Drop
@@ -259,6 +259,29 @@ def test_follows_the_reliability_that_is_offered(bench: Bench) -> None:
         assert {info.qos_profile.reliability for info in offered} == {qos.reliability}
         bench.probe.destroy_publisher(points)
         bench.wait(lambda: not bench.probe.count_publishers('/points'))
+
+
+def test_a_latched_camera_info_sent_before_the_node_started_arrives(bench: Bench) -> None:
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    infos = bench.probe.create_publisher(CameraInfo, '/camera/camera_info', latched)
+    infos.publish(camera_info(START))
+    images = bench.probe.create_publisher(Image, '/camera/image', 5)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    extrinsics = Path(__file__).parent / 'extrinsics.yaml'
+    node = bench.perception(extrinsics_file=str(extrinsics))
+    bench.wait_active()
+    bench.wait(lambda: points.get_subscription_count() and images.get_subscription_count())
+    time.sleep(0.5)
+    bench.publish(
+        {
+            points: lambda i: cloud(START + i * PERIOD),
+            images: lambda i: image(START + i * PERIOD),
+        },
+        4,
+    )
+    bench.wait(settled(bench, 4))
+
+    assert 'image0' not in node._assembler.notes
 
 
 def test_odometry_gives_ego_motion(bench: Bench) -> None:

@@ -9,17 +9,20 @@ import os
 import signal
 import subprocess
 import sys
+from array import array
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rclpy.serialization import serialize_message
 
+from cross4d_jepa_ros.bags import BagWriter
 from cross4d_jepa_ros.demo import child_process
 from cross4d_jepa_ros.ledger import Drop
 from cross4d_jepa_ros.ros.transport import profile_variable
 from offline_training.make_street_bag import write_street_bag
-from tests.bench import Bench
+from tests.bench import Bench, cloud
 
 ROOT = Path(__file__).resolve().parents[1]
 NODE = ['cross4d_jepa_ros.perception_node', '--ros-args', '-r', '~/input/points:=/points']
@@ -178,3 +181,29 @@ def test_demo_names_the_topics_there_are(ros_domain: int, tmp_path: Path) -> Non
     assert result.returncode == 2
     assert '/lidar/points' in result.stdout
     assert 'Traceback' not in result.stderr
+
+
+def test_demo_on_a_bag_with_nothing_but_odd_clouds(ros_domain: int, tmp_path: Path) -> None:
+    """No TF, no camera; zero stamps, an empty cloud without fields, a damaged message."""
+    with BagWriter(tmp_path / 'bag') as writer:
+        for index in range(8):
+            message = cloud(0 if index < 3 else 10**12 + index * 10**8, 300, seed=index)
+            if index == 5:
+                message.height = message.width = message.point_step = message.row_step = 0
+                message.fields, message.data = [], array('B')
+            raw = serialize_message(message)
+            bag_stamp_ns = 10**12 + index * 10**8
+            writer.write('/points', 'sensor_msgs/msg/PointCloud2', bag_stamp_ns, raw)
+        writer.write('/points', 'sensor_msgs/msg/PointCloud2', 10**12 + 10**9, raw[:40])
+    out = tmp_path / 'not' / 'there'
+    result = demo(ros_domain, out, '--bag', str(tmp_path / 'bag'))
+
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = json.loads((out / 'report.json').read_text())
+    assert report['sweeps_in'] == report['sweeps_out'] == 8
+    assert not any(report['answers'].values())
+    assert report['ego_motion'] == 'none'
+    assert 'moves' in report['ego_motion_note']
+    assert report['age_ms']['p95'] < 60_000
+    assert any('deserialise' in problem for problem in report['problems'])
+    assert any('zero stamps' in finding for finding in report['diagnostics'])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections import Counter
@@ -14,7 +15,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 
-from cross4d_jepa_ros.ros.messages import coordinate_type
+from cross4d_jepa_ros.ros.messages import coordinates
 from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud, stamp_ns, structured_view
 
 
@@ -42,12 +43,11 @@ def sent_sweep(message: Any) -> SentSweep:
 
 def _checksum(message: Any) -> int | None:
     try:
-        points = structured_view(message)
+        xyz = coordinates(structured_view(message))
     except MalformedCloud:
         return None
     total = 0
-    for axis in 'xyz':
-        values = points[axis].reshape(-1).astype(coordinate_type(points))
+    for values in xyz:
         total = zlib.crc32(values.tobytes(), total)
     return total
 
@@ -61,6 +61,11 @@ class AnswerClient(Node):
         arrivals: (stamp_ns, steady ns of receipt) of every answer.
         kept: The message nearest to `keep_near_ns`, by topic name.
         values: Newest diagnostics, status name (without the node's) to key to value.
+        levels: Level and message of each, likewise.
+        collecting: Whether what the node finds is to be remembered.
+        found: Findings while collecting, by section and wording (figures apart): the last of each.
+        ego_motion: How often each source was named meanwhile.
+
 
     """
 
@@ -85,6 +90,9 @@ class AnswerClient(Node):
         self.kept: dict[str, PointCloud2] = {}
         self.values: dict[str, dict[str, str]] = {}
         self.levels: dict[str, tuple[int, str]] = {}
+        self.collecting = False
+        self.found: dict[tuple[str, str], str] = {}
+        self.ego_motion: Counter[str] = Counter()
         self._sent: dict[int, list[SentSweep]] = {}
         self._keep_near_ns = keep_near_ns
         self._watched = ''
@@ -129,10 +137,16 @@ class AnswerClient(Node):
         if not expected:
             self.wrong['wrong_stamp'] += 1
             return
-        sweep = expected.pop(0)
-        self.wrong['wrong_frame'] += message.header.frame_id != sweep.frame_id
-        self.wrong['wrong_count'] += (message.height, message.width) != (sweep.height, sweep.width)
-        self.wrong['wrong_coordinates'] += _checksum(message) != sweep.coordinates
+        answered = sent_sweep(message)
+        # Several sweeps may share a stamp (zero, say) and some of them be dropped.
+        sweep = answered if answered in expected else expected[0]
+        expected.remove(sweep)
+        self.wrong['wrong_frame'] += answered.frame_id != sweep.frame_id
+        self.wrong['wrong_count'] += (answered.height, answered.width) != (
+            sweep.height,
+            sweep.width,
+        )
+        self.wrong['wrong_coordinates'] += answered.coordinates != sweep.coordinates
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -141,3 +155,9 @@ class AnswerClient(Node):
             section = status.name.split(': ', 1)[1]
             self.values[section] = {entry.key: entry.value for entry in status.values}
             self.levels[section] = (status.level[0], status.message)
+            if self.collecting and int(self.value('points', 'answered', '0')):
+                if status.level[0]:
+                    wording = re.sub(r'[-+]?\d+(\.\d+)?', '#', status.message)
+                    self.found[section, wording] = status.message
+                if section == 'node':
+                    self.ego_motion[self.value('node', 'ego_motion', 'none')] += 1

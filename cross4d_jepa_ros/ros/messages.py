@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 
-from cross4d_jepa_ros.sensing.point_clouds import structured_view
+from cross4d_jepa_ros.sensing.point_clouds import axis_fields, structured_view
 
 _DATATYPES = {
     'float32': PointField.FLOAT32,
@@ -63,15 +63,23 @@ def embedding_cloud(
     return _message(header, points, height=1, width=len(xyz), is_dense=True)
 
 
-def coordinate_type(points: NDArray[np.void]) -> np.dtype[Any]:
-    """Choose how answers carry x, y, z: float64 where the sweep does, else float32."""
-    wide = any(points.dtype[axis].base.str[1:] == 'f8' for axis in 'xyz')
-    return np.dtype('<f8' if wide else '<f4')
+def coordinates(points: NDArray[np.void]) -> list[NDArray[Any]]:
+    """Take x, y and z of every point, flat: float64 where the sweep has them so, else float32.
+
+    Raises:
+        MalformedCloud: There are points without these fields.
+
+    """
+    if points.size == 0:
+        return [np.zeros(0, '<f4')] * 3
+    columns = [points[name].reshape(-1) for name in axis_fields(points)]
+    wide = any(column.dtype.str[1:] == 'f8' for column in columns)
+    return [column.astype('<f8' if wide else '<f4') for column in columns]
 
 
 def _point_cloud(sweep: PointCloud2, columns: Sequence[tuple[str, NDArray[Any]]]) -> PointCloud2:
-    source = structured_view(sweep)
-    coordinate = coordinate_type(source)
+    xyz = coordinates(structured_view(sweep))
+    coordinate = xyz[0].dtype
     wide = coordinate == np.float64
     step = coordinate.itemsize
     names, formats, offsets = list('xyz'), [coordinate.str] * 3, [0, step, 2 * step]
@@ -85,12 +93,12 @@ def _point_cloud(sweep: PointCloud2, columns: Sequence[tuple[str, NDArray[Any]]]
         'offsets': offsets,
         'itemsize': 3 * step + 4 * len(columns) + (4 if wide and len(columns) == 1 else 0),
     }
-    points = np.zeros(source.size, np.dtype(layout))
-    for axis in 'xyz':
-        points[axis] = source[axis].reshape(-1)
+    points = np.zeros(len(xyz[0]), np.dtype(layout))
+    for axis, values in zip('xyz', xyz, strict=True):
+        points[axis] = values
     for name, column in columns:
         points[name] = column
-    is_dense = all(bool(np.isfinite(points[axis]).all()) for axis in 'xyz')
+    is_dense = all(bool(np.isfinite(values).all()) for values in xyz)
     return _message(sweep.header, points, height=sweep.height, width=sweep.width, is_dense=is_dense)
 
 

@@ -77,7 +77,7 @@ class InputTopic:
         self._depth = depth
         self._callbacks: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._subscriber: Any = None
-        self._subscribed: tuple[str, ReliabilityPolicy] | None = None
+        self._subscribed: tuple[str, ReliabilityPolicy, bool] | None = None
         self._publishers = 0
         self._incompatible = ''
         self._received = 0
@@ -119,11 +119,15 @@ class InputTopic:
                 f'incompatible QoS on {self.topic}: the publisher offers best_effort, the node '
                 'asks for reliable and gets nothing: set qos.reliability:=auto or best_effort'
             )
-        chosen = (usable[0].topic_type, wanted)
+        # A latched message, such as a CameraInfo sent once, reaches only those who ask for it.
+        latched = all(
+            offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in usable
+        )
+        chosen = (usable[0].topic_type, wanted, latched)
         if chosen != self._subscribed:
             self._subscribe(*chosen)
 
-    def _subscribe(self, topic_type: str, reliability: ReliabilityPolicy) -> None:
+    def _subscribe(self, topic_type: str, reliability: ReliabilityPolicy, latched: bool) -> None:
         self.close()
         self._subscriber = Subscriber(
             self._node,
@@ -133,14 +137,16 @@ class InputTopic:
                 depth=self._depth,
                 history=HistoryPolicy.KEEP_LAST,
                 reliability=reliability,
-                durability=DurabilityPolicy.VOLATILE,
+                durability=(
+                    DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE
+                ),
             ),
             event_callbacks=SubscriptionEventCallbacks(
                 message_lost=self._on_lost, use_default_callbacks=False
             ),
         )
         self._subscriber.registerCallback(self._signal)
-        self._subscribed = (topic_type, reliability)
+        self._subscribed = (topic_type, reliability, latched)
 
     def close(self) -> None:
         """Unsubscribe. Callbacks stay registered."""

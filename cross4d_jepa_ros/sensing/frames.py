@@ -141,6 +141,11 @@ class FrameAssembler:
         self._decoder = CloudDecoder(config.cloud)
         self._rectified = [is_rectified(topic) for topic in image_topics]
         self._calibrations = _pair(extrinsics, image_topics)
+        self._unused = [
+            entry.rostopic or entry.name
+            for entry in (extrinsics.cameras if extrinsics else ())
+            if entry not in self._calibrations.values()
+        ]
         self._camera_infos: dict[int, Any] = {}
         self._cameras: dict[int, tuple[Any, CameraModel]] = {}
         self._ground: list[float] = []
@@ -234,17 +239,16 @@ class FrameAssembler:
     def _find_fixed_frame(self, sweep: Sweep) -> None:
         """Settle on a frame in which the sensor moves, once there is one."""
         chosen = self._config.fixed_frame
-        candidates = [chosen] if chosen else [*FIXED_FRAMES, *self._transforms.frames()]
         if not self._fixed_frame:
-            for frame in candidates:
-                if self._transforms.motion_source(frame, sweep.frame_id) in ('tf', 'odometry'):
-                    self._fixed_frame = frame
-                    break
+            moving = self._transforms.moving_ancestors(sweep.frame_id)
+            wanted = [chosen] if chosen else [*FIXED_FRAMES, *moving[-1:]]
+            self._fixed_frame = next((frame for frame in wanted if frame in moving), '')
         if not self._fixed_frame:
             self.ego_motion = 'none'
             self.notes['ego_motion'] = (
                 f'no ego-motion: nothing on /tf or ~/input/odometry moves {sweep.frame_id!r}'
                 + (f' in {chosen!r}; set fixed_frame' if chosen else '')
+                + (f' ({self._transforms.last_rejection})' if self._transforms.rejected else '')
             )
 
     def _pose(
@@ -351,6 +355,8 @@ class FrameAssembler:
                 f'no CameraInfo for image{camera} yet: publish it, remap '
                 f'~/input/camera_info{camera}, or give extrinsics_file'
             )
+            if self._unused:
+                msg += f' (the one given is for {", ".join(self._unused)})'
             raise BadCalibration(msg)
         cached = self._cameras.get(camera)
         if cached is None or cached[0] is not info:

@@ -143,6 +143,25 @@ def structured_view(msg: Any) -> NDArray[np.void]:
     )
 
 
+def axis_fields(view: NDArray[np.void]) -> tuple[str, str, str]:
+    """Name the fields that hold x, y and z, in whatever case they are written.
+
+    Raises:
+        MalformedCloud: One is missing, or holds more than one value.
+
+    """
+    fields: dict[str, str] = {}
+    for name in view.dtype.names or ():
+        if view.dtype[name].shape == ():
+            fields.setdefault(name.lower(), name)
+    missing = [axis for axis in 'xyz' if axis not in fields]
+    if missing:
+        known = ', '.join(name[:40] for name in (view.dtype.names or ())[:20])
+        text = f'The cloud has no single-valued field {", ".join(missing)}: its fields are {known}.'
+        raise MalformedCloud(text)
+    return fields['x'], fields['y'], fields['z']
+
+
 class CloudDecoder:
     """Decodes the clouds of one topic.
 
@@ -196,7 +215,7 @@ class CloudDecoder:
         for name in view.dtype.names or ():
             if view.dtype[name].shape == ():
                 fields.setdefault(name.lower(), name)
-        xyz, index = _positions(view, fields)
+        xyz, index = _positions(view)
         complete = len(index) == view.size
 
         def column(aliases: tuple[str, ...]) -> NDArray[Any] | None:
@@ -318,20 +337,14 @@ def _point_dtype(msg: Any, point_step: int | None) -> np.dtype[np.void]:
     return np.dtype(layout)  # type: ignore[call-overload, no-any-return]
 
 
-def _positions(
-    view: NDArray[np.void], fields: dict[str, str]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def _positions(view: NDArray[np.void]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     if view.size == 0:
         return np.empty((0, 3), np.float32), np.empty(0, np.int64)
-    missing = [axis for axis in 'xyz' if axis not in fields]
-    if missing:
-        known = ', '.join(name[:40] for name in (view.dtype.names or ())[:20])
-        text = f'The cloud has no single-valued field {", ".join(missing)}: its fields are {known}.'
-        raise MalformedCloud(text)
+    axes = axis_fields(view)
     xyz = np.empty((view.size, 3), np.float32)
     with np.errstate(over='ignore', under='ignore', invalid='ignore'):
-        for axis, name in enumerate('xyz'):
-            xyz[:, axis] = view[fields[name]].reshape(-1)
+        for axis, name in enumerate(axes):
+            xyz[:, axis] = view[name].reshape(-1)
         squared = np.einsum('ij,ij->i', xyz, xyz)
     if squared.min() > 0 and squared.max() < np.inf:
         return xyz, np.arange(view.size, dtype=np.int64)

@@ -238,6 +238,21 @@ class TransformBuffer:
             sources = {edge.source for edge in (*down, *up)}
         return next((name for name in ('odometry', 'tf') if name in sources), 'static')
 
+    def moving_ancestors(self, frame: str) -> list[str]:
+        """Frames in which this one moves, nearest first: above it in the tree, past a moving edge.
+
+        A wheel or a pan-tilt head below or beside the frame moves it in nothing.
+        """
+        result: list[str] = []
+        moving = False
+        with self._lock:
+            for child in self._ancestors(_plain(frame)):
+                edge = self._edges.get(child)
+                if edge is not None:
+                    moving = moving or edge.source in ('tf', 'odometry')
+                    result += [edge.parent] if moving else []
+        return result
+
     def clear_moving(self) -> None:
         """Forgets all samples of moving transforms, after a time jump; the tree stays."""
         with self._lock:

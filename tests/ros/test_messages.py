@@ -10,6 +10,7 @@ import pytest
 from sensor_msgs.msg import PointCloud2, PointField
 
 from cross4d_jepa_ros.ros import messages
+from cross4d_jepa_ros.ros.answer_client import sent_sweep
 from cross4d_jepa_ros.sensing.point_clouds import structured_view
 from tests.bench import cloud, stamped
 
@@ -94,3 +95,22 @@ def test_empty_cloud_is_answered_empty() -> None:
 
     assert (answer.height, answer.width, len(answer.data)) == (1, 0, 0)
     assert len(answer.fields) == 5
+
+
+def test_fields_in_upper_case_and_empty_clouds_without_fields() -> None:
+    sweep = cloud(1, 3)
+    for field in sweep.fields:
+        field.name = field.name.upper()
+    class_id, probability = np.zeros(3, np.uint8), np.ones(3, np.float32)
+    answer = messages.segmentation_cloud(sweep, class_id, probability)
+    np.testing.assert_array_equal(structured_view(answer)['z'], structured_view(sweep)['Z'])
+    bare = PointCloud2(height=1, width=0)
+    answer = messages.segmentation_cloud(bare, class_id[:0], probability[:0])
+    assert (answer.width, len(answer.fields)) == (0, 5)
+    assert sent_sweep(bare).coordinates is not None
+
+
+def test_cloud_without_coordinates_has_no_checksum() -> None:
+    sweep = cloud(1, 3)
+    sweep.fields = sweep.fields[2:]
+    assert sent_sweep(sweep).coordinates is None

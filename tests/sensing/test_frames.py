@@ -312,3 +312,60 @@ def test_rectified_images_are_known_by_name() -> None:
     assert is_rectified('/cam/image_rect_color/compressed')
     assert is_rectified('/cam/image_rect')
     assert not is_rectified('/rectangle/image_raw')
+
+
+def test_a_wheel_or_an_arm_is_no_world() -> None:
+    """Joints below or beside the LiDAR move it in nothing, whichever comes first."""
+    transforms = moving_at(10.0)
+    turn = SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0)
+    shift = SimpleNamespace(x=1.0, y=0.0, z=0.0)
+    joints = [
+        SimpleNamespace(
+            header=header(STAMP, parent),
+            child_frame_id=child,
+            transform=SimpleNamespace(translation=shift, rotation=turn),
+        )
+        for parent, child in (('lidar', 'a_wheel'), ('odom', 'b_other_robot'))
+    ]
+    only_joints = TransformBuffer()
+    for buffer in (transforms, only_joints):
+        buffer.add_tf_message(SimpleNamespace(transforms=joints), static=False)
+    assembler = FrameAssembler(FrameConfig(base_height_m=0.0), transforms)
+    alone = FrameAssembler(FrameConfig(base_height_m=0.0), only_joints)
+
+    assert transforms.moving_ancestors('lidar') == ['odom']
+    assert assembler.assemble(points([[1.0, 0, 0]]), [], views=False).fixed_from_base is not None
+    assert assembler.ego_motion == 'odometry'
+    assert alone.assemble(points([[1.0, 0, 0]]), [], views=False).fixed_from_base is None
+    assert alone.ego_motion == 'none'
+
+
+def test_refused_transforms_are_part_of_the_reason() -> None:
+    transforms = TransformBuffer()
+    pose = SimpleNamespace(
+        position=SimpleNamespace(x=0.0, y=0.0, z=0.0),
+        orientation=SimpleNamespace(x=0.0, y=0.0, z=0.0, w=1.0),
+    )
+    transforms.add_odometry(
+        SimpleNamespace(
+            header=header(STAMP, 'odom'), child_frame_id='', pose=SimpleNamespace(pose=pose)
+        )
+    )
+    assembler = FrameAssembler(FrameConfig(base_height_m=0.0), transforms)
+    assembler.assemble(points([[1.0, 0, 0]]), [], views=False)
+
+    assert 'a frame name is empty' in assembler.notes['ego_motion']
+
+
+def test_calibration_for_another_topic_is_named(tmp_path: Path) -> None:
+    path = tmp_path / 'extrinsics.yaml'
+    path.write_text(
+        'cam0: {rostopic: /cam0/image_raw, camera_model: pinhole, intrinsics: [9, 9, 5, 4], '
+        'distortion_model: none, resolution: [100, 80]}'
+    )
+    assembler = FrameAssembler(
+        FrameConfig(base_height_m=0.0), TransformBuffer(), load_extrinsics(path), ['/cam/image_raw']
+    )
+    assembler.assemble(points([[1.0, 0, 0]]), [picture(STAMP)], views=True)
+
+    assert 'the one given is for /cam0/image_raw' in assembler.notes['image0']
