@@ -385,26 +385,35 @@ class _LifecycleState:
 
     def __init__(self, node: Any, name: str | None) -> None:
         self.label = 'not there yet'
-        self._client = None
+        self._node = node
+        self._service = f'{name.rstrip("/")}/get_state' if name else ''
+        self._client: Any = None
         self._answer: Any = None
         self._asked_s = 0.0
-        if name:
-            service = message_type('lifecycle_msgs/srv/GetState')
-            self._client = node.create_client(service, f'{name.rstrip("/")}/get_state')
 
     def active(self) -> bool:
         """Tell whether the newest answer was `active`, and ask again."""
-        if self._client is None:
+        if not self._service:
             return True
         if self._answer is not None and self._answer.done():
             self.label = self._answer.result().current_state.label
             self._answer = None
-        # A node that was restarted meanwhile owes no answer any more: ask the new one.
-        unanswered = self._answer is None or time.monotonic() - self._asked_s > ANSWER_LIMIT_S
-        if unanswered and self._client.service_is_ready():
+        overdue = time.monotonic() - self._asked_s > ANSWER_LIMIT_S
+        if self._client is None or (overdue and self.label != 'active'):
+            self._connect()
+        if self._answer is None and self._client.service_is_ready():
             self._asked_s = time.monotonic()
             self._answer = self._client.call_async(self._client.srv_type.Request())
         return self.label == 'active'
+
+    def _connect(self) -> None:
+        """Begin anew: a node that was restarted, or missed in discovery, owes no answer."""
+        if self._client is not None:
+            self._node.destroy_client(self._client)
+        kind = message_type('lifecycle_msgs/srv/GetState')
+        self._client = self._node.create_client(kind, self._service)
+        self._answer = None
+        self._asked_s = time.monotonic()
 
 
 def read_ahead(
