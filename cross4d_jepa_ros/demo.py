@@ -24,7 +24,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -39,6 +38,7 @@ from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pictures import draw_sweep
+from cross4d_jepa_ros.ros.messages import UNKNOWN_COLOUR, palette_colours
 from cross4d_jepa_ros.ros.transport import use_large_message_profile
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
 from cross4d_jepa_ros.sensing.frames import (
@@ -49,7 +49,7 @@ from cross4d_jepa_ros.sensing.frames import (
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
 from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer
-from cross4d_jepa_ros.shared_files import shared_file
+from cross4d_jepa_ros.shared_files import DEMO_CHECKPOINT, shared_file
 
 NODE = '/perception_node'
 READY_TIMEOUT_S = 120.0
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
                 extrinsics=arguments.extrinsics,
                 folder=arguments.out,
             )
-            model = arguments.model or shared_file('config/demo.safetensors')
+            model = arguments.model or shared_file(DEMO_CHECKPOINT)
             plan = Plan(setup, model, arguments.rate, arguments.out)
             report = run(bag, plan, console)
     except (BadBag, CannotRun, ValueError, OSError) as error:
@@ -350,7 +350,10 @@ def _draw(bag: Bag, plan: Plan, client: Any) -> None:
     """Draw the kept answers over the sweep and images that they belong to."""
     contract = read_contract(plan.model)
     untrained = ' (untrained weights)' if contract.training['kind'] == 'untrained' else ''
-    legend = [*zip(contract.class_names, contract.palette, strict=True), ('unknown', (110,) * 3)]
+    legend = [
+        *zip(contract.class_names, contract.palette, strict=True),
+        ('unknown', UNKNOWN_COLOUR),
+    ]
     for name, picture in PICTURES.items():
         answer = client.kept.get(name)
         if answer is None:
@@ -358,9 +361,7 @@ def _draw(bag: Bag, plan: Plan, client: Any) -> None:
         frame = _frame_of(bag, plan, stamp_ns(answer))
         columns = structured_view(answer)
         if name == 'segmentation':
-            table = np.full((256, 3), 110, dtype=np.uint8)
-            table[: len(contract.palette)] = contract.palette
-            rgb: NDArray[np.uint8] = table[columns['class_id'].reshape(-1)]
+            rgb = palette_colours(columns['class_id'].reshape(-1), contract.palette)
         else:
             packed = np.ascontiguousarray(columns['rgb'].reshape(-1)).view(np.uint32)
             rgb = np.stack([packed >> 16, packed >> 8, packed], axis=1).astype(np.uint8)

@@ -50,11 +50,10 @@ from cross4d_jepa_ros.sensing.frames import (
 )
 from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud, stamp_ns
 from cross4d_jepa_ros.sensing.synchronisation import SweepSynchroniser
-from cross4d_jepa_ros.shared_files import shared_file
+from cross4d_jepa_ros.shared_files import DEMO_CHECKPOINT, shared_file
 from cross4d_jepa_ros.telemetry import Telemetry
 from cross4d_jepa_ros.worker import NewestFirstWorker
 
-DEMO_CHECKPOINT = 'config/demo.safetensors'
 GRAPH_PERIOD_S = 0.2
 SYNC_PERIOD_S = 0.01
 DIAGNOSTICS_PERIOD_S = 1.0

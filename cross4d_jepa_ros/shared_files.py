@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 PACKAGE = 'cross4d_jepa_ros'
+DEMO_CHECKPOINT = 'config/demo.safetensors'
 
 
 def shared_file(relative: str) -> Path:

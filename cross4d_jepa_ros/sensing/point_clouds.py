@@ -150,10 +150,7 @@ def axis_fields(view: NDArray[np.void]) -> tuple[str, str, str]:
         MalformedCloud: One is missing, or holds more than one value.
 
     """
-    fields: dict[str, str] = {}
-    for name in view.dtype.names or ():
-        if view.dtype[name].shape == ():
-            fields.setdefault(name.lower(), name)
+    fields = _scalar_fields(view)
     missing = [axis for axis in 'xyz' if axis not in fields]
     if missing:
         known = ', '.join(name[:40] for name in (view.dtype.names or ())[:20])
@@ -211,10 +208,7 @@ class CloudDecoder:
         """
         view = structured_view(msg)
         stamp = stamp_ns(msg)
-        fields: dict[str, str] = {}
-        for name in view.dtype.names or ():
-            if view.dtype[name].shape == ():
-                fields.setdefault(name.lower(), name)
+        fields = _scalar_fields(view)
         xyz, index = _positions(view)
         complete = len(index) == view.size
 
@@ -335,6 +329,15 @@ def _point_dtype(msg: Any, point_step: int | None) -> np.dtype[np.void]:
     if point_step is not None:
         layout['itemsize'] = point_step  # type: ignore[assignment]
     return np.dtype(layout)  # type: ignore[call-overload, no-any-return]
+
+
+def _scalar_fields(view: NDArray[np.void]) -> dict[str, str]:
+    """Single-valued fields by their name in lower case."""
+    fields: dict[str, str] = {}
+    for name in view.dtype.names or ():
+        if view.dtype[name].shape == ():
+            fields.setdefault(name.lower(), name)
+    return fields
 
 
 def _positions(view: NDArray[np.void]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
