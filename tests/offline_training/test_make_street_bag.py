@@ -8,24 +8,12 @@ import numpy as np
 import pytest
 
 from cross4d_jepa_ros.bags import Bag, moving_transforms, static_transforms
-from offline_training.make_street_bag import (
-    DISTORTION,
-    EGO_SPEED,
-    IMAGE_HEIGHT,
-    IMAGE_WIDTH,
-    LIDAR_POSITION,
-    START_NS,
-    Boxes,
-    Road,
-    base_from_camera,
-    camera_image,
-    camera_matrix,
-    ego_pose,
-    lidar_sweep,
-    main,
-    pixel_rays,
-    write_street_bag,
-)
+from offline_training.make_street_bag import VERSION, main, write_street_bag
+from offline_training.street.camera import DISTORTION, HEIGHT, WIDTH, base_from_camera
+from offline_training.street.camera import matrix as camera_matrix
+from offline_training.street.classes import CLASS_NAMES
+from offline_training.street.lidar import POSITION
+from offline_training.street.messages import START_NS
 
 SMALL = {'beams': 16, 'columns': 256}
 
@@ -61,7 +49,7 @@ def matrix(transform) -> np.ndarray:
 
 
 def points(cloud) -> np.ndarray:
-    names = {1: 'i1', 4: 'u2', 7: 'f4'}
+    names = {2: 'u1', 4: 'u2', 6: 'u4', 7: 'f4'}
     layout = np.dtype(
         {
             'names': [field.name for field in cloud.fields],
@@ -79,6 +67,7 @@ def test_topics(recording):
         '/tf': 50,
         '/odom': 50,
         '/lidar/points': 10,
+        '/lidar/truth': 10,
         '/camera_left/image_raw/compressed': 10,
         '/camera_left/camera_info': 10,
         '/camera_right/image_raw/compressed': 10,
@@ -111,8 +100,43 @@ def test_clouds(recording):
         assert (np.diff(got['time']) >= 0).all()
         assert 0 <= got['time'].min() < 0.002
         assert 0.098 < got['time'].max() < 0.1
-        # The ground lies a LiDAR's height below it and nothing lies lower.
-        assert -LIDAR_POSITION[2] - 0.1 < np.percentile(got['z'], 1) < -LIDAR_POSITION[2] + 0.1
+        near = np.hypot(got['x'], got['y']) < 6
+        assert np.median(got['z'][near]) == pytest.approx(-POSITION[2], abs=0.25)
+
+
+def test_truth_in_point_order(recording):
+    assert recording.custom_data == {
+        'generator': f'street {VERSION}',
+        'seed': '3',
+        'class_names': ','.join(CLASS_NAMES),
+    }
+    clouds, truths = decoded(recording, '/lidar/points'), decoded(recording, '/lidar/truth')
+    class_of: dict[int, set] = {}
+    moving = 0
+    for cloud, truth in zip(clouds, truths, strict=True):
+        assert (stamp_ns(truth), truth.width) == (stamp_ns(cloud), cloud.width)
+        assert [field.name for field in truth.fields] == ['class_id', 'instance', 'speed']
+        got, xyz = points(truth), points(cloud)
+        assert got['class_id'].max() < len(CLASS_NAMES)
+        for instance in np.unique(got['instance']):
+            own = got['instance'] == instance
+            class_of.setdefault(int(instance), set()).update(got['class_id'][own].tolist())
+            speed = got['speed'][own]
+            moving += len(speed) and speed.max() > 0.5
+            if instance and CLASS_NAMES[got['class_id'][own][0]] == 'person':
+                size = np.ptp([xyz[axis][own] for axis in 'xyz'], axis=1)
+                assert (size < (1.5, 1.5, 2.2)).all()
+    ground = class_of.pop(0)
+    assert {CLASS_NAMES[one] for one in ground} == {'road', 'sidewalk', 'vegetation'}
+    assert all(len(classes) == 1 for classes in class_of.values())
+    assert {CLASS_NAMES[one] for classes in class_of.values() for one in classes} == {
+        'building',
+        'vegetation',
+        'pole',
+        'car',
+        'person',
+    }
+    assert moving
 
 
 def test_images_and_calibration(recording):
@@ -125,7 +149,7 @@ def test_images_and_calibration(recording):
             assert stamp_ns(info) == stamp_ns(image)
             assert image.header.frame_id == f'camera_{side}_optical_frame'
             shape = cv2.imdecode(np.asarray(image.data), cv2.IMREAD_COLOR).shape
-            assert shape == (IMAGE_HEIGHT, IMAGE_WIDTH, 3)
+            assert shape == (HEIGHT, WIDTH, 3)
             assert (info.height, info.width) == shape[:2]
             assert info.distortion_model == 'plumb_bob'
             assert np.array_equal(info.k.reshape(3, 3), camera_matrix())
@@ -135,7 +159,7 @@ def test_images_and_calibration(recording):
 def test_static_tree_is_the_one_that_is_rendered(recording):
     tree = {transform.child_frame_id: transform for transform in static_transforms(recording)}
     assert {transform.header.frame_id for transform in tree.values()} == {'base_link'}
-    assert np.allclose(matrix(tree['lidar'])[:3, 3], LIDAR_POSITION)
+    assert np.allclose(matrix(tree['lidar'])[:3, 3], POSITION)
     for name in ('camera_left', 'camera_right'):
         want = base_from_camera(name)
         assert np.allclose(matrix(tree[f'{name}_optical_frame']), want, atol=1e-6)
@@ -152,109 +176,24 @@ def test_poses(recording):
         assert (odom.header.frame_id, odom.child_frame_id) == ('odom', 'base_link')
         position = odom.pose.pose.position
         assert np.allclose(matrix(transform)[:3, 3], [position.x, position.y, position.z])
-        assert position.z == 0
-        assert odom.twist.twist.linear.x == pytest.approx(EGO_SPEED, rel=0.1)
-    ahead = np.linalg.inv(matrix(moving[0])) @ matrix(moving[-1])
-    assert ahead[0, 3] == pytest.approx(EGO_SPEED * 0.98, rel=0.1)
+        ahead = np.linalg.inv(matrix(moving[max(index - 1, 0)])) @ matrix(transform)
+        # Straight ahead along the vehicle's own x axis, at the speed that the twist says.
+        if index:
+            assert ahead[0, 3] == pytest.approx(odom.twist.twist.linear.x * 0.02, abs=0.003)
+            assert np.abs(ahead[1:3, 3]).max() < 0.005
+            spin = odom.twist.twist.angular.z * 0.02
+            assert np.arctan2(ahead[1, 0], ahead[0, 0]) == pytest.approx(spin, abs=0.002)
 
 
-def wall_ahead(distance: float, speed: float = 0.0) -> tuple[Road, Boxes]:
-    """A straight stretch of road with one red wall across it."""
-    road = Road(500.0)
-    x = 55.0  # where the road bends least: an extremum of the sine is where it is parallel to x
-    along = float(np.interp(x, road._x, road._arc))
-    row = np.ones(1)
-    boxes = Boxes(
-        along=row * (along + distance),
-        lateral=row * -1.75,
-        speed=row * speed,
-        half=np.array([[0.5, 3.0, 2.0]]),
-        yaw=row * 0,
-        colour=np.array([[1.0, 0.0, 0.0]]),
-        reflectivity=row * 0.9,
-    )
-    return road, boxes
-
-
-def seconds_at_bend() -> float:
-    road = Road(500.0)
-    return float(np.interp(55.0, road._x, road._arc)) / EGO_SPEED
-
-
-def in_wall_frame(road, boxes, sweep, time_s: float, motion: bool = True) -> np.ndarray:
-    """Points (N, 3) relative to the wall, as it and the car stood when each was fired."""
-    since = sweep.time.astype(float) * motion
-    position, yaw = ego_pose(road, time_s + since)
-    cos, sin = np.cos(yaw), np.sin(yaw)
-    x, y, z = (sweep.xyz + np.array(LIDAR_POSITION)).T
-    odom = position[:, :2] + np.stack([cos * x - sin * y, sin * x + cos * y], axis=1)
-    along = boxes.along[0] + boxes.speed[0] * (time_s + since)
-    place, heading = road.pose(along, np.full(len(along), boxes.lateral[0]))
-    cos, sin = np.cos(heading), np.sin(heading)
-    x, y = (odom - place).T
-    return np.stack([cos * x + sin * y, cos * y - sin * x, z - boxes.half[0, 2]], axis=1)
-
-
-@pytest.mark.parametrize('speed', [0.0, 20.0])
-def test_sweeps_are_distorted_by_the_motion_and_times_undo_it(speed):
-    time_s = seconds_at_bend()
-    road, boxes = wall_ahead(15.0 - speed * time_s, speed)
-    sweep = lidar_sweep(road, boxes, time_s, np.random.default_rng(0), 32, 720)
-    placed = in_wall_frame(road, boxes, sweep, time_s)
-    wall = (np.abs(placed[:, 2]) < 1.9) & (np.abs(placed[:, 1]) < 2.9)
-    wall &= np.abs(placed[:, 0]) < 3.0
-    assert wall.sum() > 50
-    assert np.abs(placed[wall, 0] + 0.5).max() < 0.08  # the front face; 15 mm of noise
-    # The LiDAR looks forward at mid-sweep. Whoever ignores that misplaces the wall by what the
-    # car and the wall have moved by then.
-    undistorted = in_wall_frame(road, boxes, sweep, time_s, motion=False)
-    moved = (speed - EGO_SPEED) * 0.05
-    assert np.median(undistorted[wall, 0]) + 0.5 == pytest.approx(moved, abs=0.05)
-    assert np.allclose(sweep.time[wall], 0.05, atol=0.005)
-    assert np.median(sweep.intensity[wall]) == pytest.approx(0.9, abs=0.05)
-
-
-def test_pixel_rays_invert_the_distortion():
-    rays = pixel_rays()[::24, ::40].reshape(-1, 3).astype(np.float64)
-    pixels, _ = cv2.projectPoints(
-        rays, np.zeros(3), np.zeros(3), camera_matrix(), np.array(DISTORTION)
-    )
-    v, u = np.mgrid[0:IMAGE_HEIGHT:24, 0:IMAGE_WIDTH:40]
-    assert np.allclose(pixels[:, 0], np.stack([u.ravel(), v.ravel()], axis=1), atol=0.02)
-
-
-@pytest.mark.parametrize('name', ['camera_left', 'camera_right'])
-def test_the_camera_sees_the_points_of_the_wall(name):
-    road, boxes = wall_ahead(15.0)
-    time_s = seconds_at_bend()
-    image = camera_image(road, boxes, time_s, name, pixel_rays())
-    red = (image[..., 0] > 60) & (image[..., 1] == 0)
-    assert red.sum() > 200
-    centre, yaw = boxes.pose(road, time_s)
-    position, heading = ego_pose(road, np.array(time_s))
-    odom_from_base = np.eye(4)
-    odom_from_base[:2, :2] = [
-        [np.cos(heading), -np.sin(heading)],
-        [np.sin(heading), np.cos(heading)],
-    ]
-    odom_from_base[:3, 3] = position
-    camera_from_odom = np.linalg.inv(odom_from_base @ base_from_camera(name))
-    across, up = np.meshgrid(np.linspace(-2.9, 2.9, 30), np.linspace(-1.9, 1.9, 20))
-    forward = np.array([np.cos(yaw[0]), np.sin(yaw[0]), 0])
-    left = np.array([-np.sin(yaw[0]), np.cos(yaw[0]), 0])
-    front = centre[0] - 0.5 * forward + across[..., None] * left + up[..., None] * [0, 0, 1]
-    in_camera = front.reshape(-1, 3) @ camera_from_odom[:3, :3].T + camera_from_odom[:3, 3]
-    pixels, _ = cv2.projectPoints(
-        in_camera, np.zeros(3), np.zeros(3), camera_matrix(), np.array(DISTORTION)
-    )
-    u, v = np.round(pixels[:, 0]).astype(int).T
-    seen = (u >= 0) & (u < IMAGE_WIDTH) & (v >= 0) & (v < IMAGE_HEIGHT)
-    assert seen.sum() > 50
-    assert red[v[seen], u[seen]].all()
-    # And nothing but the wall is red: the projected outline covers it.
-    outside = np.ones_like(red)
-    outside[max(v.min() - 3, 0) : v.max() + 4, max(u.min() - 6, 0) : u.max() + 7] = False
-    assert not red[outside].any()
+def test_another_seed_is_another_town(tmp_path):
+    """Towns, not only noise: the share of every class differs."""
+    shares = []
+    for seed in (1, 2):
+        write_street_bag(tmp_path / str(seed), seed, 0.1, **SMALL)
+        with Bag(tmp_path / str(seed)) as bag:
+            truth = points(decoded(bag, '/lidar/truth')[0])
+            shares.append(np.bincount(truth['class_id'], minlength=7) / len(truth))
+    assert np.abs(shares[0] - shares[1]).max() > 0.03
 
 
 def test_same_seed_same_bytes(tmp_path):
