@@ -9,14 +9,14 @@ ROS_jazzy := "ros-jazzy-rclpy[fastrtps]" ros-jazzy-sensor-msgs ros-jazzy-diagnos
 ROS_kilted := ros-rclpy ros-rmw-fastrtps-cpp ros-fastdds ros-sensor-msgs ros-diagnostic-msgs \
   ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-rosgraph-msgs
 
-.PHONY: demo test test-ros test-colcon lint format parameters clean
+.PHONY: demo street-check demo-checkpoint test test-ros test-colcon lint format parameters clean
 
 $(VENV)/ready: constraints/$(ROS_LINE).txt setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
 	  { echo "Python 3.11 to 3.13 is needed; say which with PYTHON=/path/to/python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-	  -c constraints/$(ROS_LINE).txt $(ROS_$(ROS_LINE)) -e '.[test]'
+	  -c constraints/$(ROS_LINE).txt $(ROS_$(ROS_LINE)) -e '.[training,test]'
 	@touch $@
 
 ifdef BAG
@@ -33,6 +33,14 @@ endif
 	  $(if $(POINTS),--points '$(POINTS)') $(if $(IMAGE),--images $(IMAGE)) \
 	  $(if $(CAMERA_INFO),--camera-infos $(CAMERA_INFO)) $(if $(EXTRINSICS),--extrinsics '$(EXTRINSICS)') \
 	  $(if $(ODOMETRY),--odometry '$(ODOMETRY)') $(if $(MODEL),--model '$(MODEL)') $(if $(RATE),--rate $(RATE))
+
+# Whether the street is hard enough, and natural enough for a teacher that was trained on photographs.
+street-check: $(VENV)/ready
+	$(BIN)/python -m offline_training.street_check --out out/street_check.json
+
+# Remakes the checkpoint that ships.
+demo-checkpoint: $(VENV)/ready
+	$(BIN)/python -m offline_training.train_segmentation config/training/demo.yaml config/demo.safetensors
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest -q

@@ -96,11 +96,9 @@ def settle(
             raise UnfitBag(msg)
         return topic
 
-    clouds = of_type(POINTS_TYPE)
-    if not points and len(clouds) > 1:
-        msg = f'{bag.path} has several clouds, say which to take: {", ".join(clouds)}'
-        raise UnfitBag(msg)
-    points = known(points or (clouds[0] if len(clouds) == 1 else ''), POINTS_TYPE)
+    if not points:
+        points = _only_cloud(bag, of_type(POINTS_TYPE))
+    known(points, POINTS_TYPE)
     images = [known(topic, *IMAGE_TYPES) for topic in images]
     infos = tuple(camera_infos) or tuple(camera_info_topic(topic) for topic in images)
     if len(infos) != len(images):
@@ -124,6 +122,25 @@ def readable(bag: Bag, topic: str) -> Iterator[Any]:
             yield bag.deserialise(message)
         except BadBag as error:
             note(bag.problems, str(error))
+
+
+def _only_cloud(bag: Bag, topics: Sequence[str]) -> str:
+    clouds = [topic for topic in topics if _may_have_positions(bag, topic)]
+    if len(clouds) > 1:
+        msg = f'{bag.path} has several clouds, say which to take: {", ".join(clouds)}'
+        raise UnfitBag(msg)
+    if not clouds:
+        found = ', '.join(topics) or 'none'
+        msg = f'{bag.path} has no cloud with x, y and z; of type {POINTS_TYPE} it has: {found}'
+        raise UnfitBag(msg)
+    return clouds[0]
+
+
+def _may_have_positions(bag: Bag, topic: str) -> bool:
+    """Whether the first cloud has x, y and z, or no fields to tell by: labels alone have none."""
+    message = next(readable(bag, topic), None)
+    fields = {field.name.lower() for field in message.fields} if message is not None else set()
+    return not fields or fields >= {'x', 'y', 'z'}
 
 
 def _ego_motion_of(bag: Bag, points: str, odometry_topics: list[str]) -> str:

@@ -252,6 +252,7 @@ class Bag:
         topics: Topics by name.
         start_ns: Earliest bag stamp (0 where there are no messages).
         end_ns: Latest bag stamp.
+        custom_data: Notes of whoever recorded it, from metadata.yaml; empty for a file alone.
         problems: One sentence for each thing that is damaged or unreadable; grows while reading.
 
     Raises:
@@ -262,6 +263,7 @@ class Bag:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self.problems: list[str] = []
+        self.custom_data: dict[str, str] = {}
         self._files: list[_Storage] = []
         with contextlib.ExitStack() as self._temporary:
             self._open()
@@ -307,6 +309,8 @@ class Bag:
             information = yaml.safe_load(text)['rosbag2_bagfile_information']
             names = [PurePosixPath(str(name)).name for name in information['relative_file_paths']]
             promised = int(information['message_count'])
+            notes = dict(information.get('custom_data') or {})
+            self.custom_data = {str(key): str(value) for key, value in notes.items()}
         except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
             note(self.problems, 'metadata.yaml is missing or damaged: the storage itself was read')
             names, promised = [], None
@@ -474,6 +478,10 @@ class BagWriter:
             topic, msgtype, typestore=_standard_types(), offered_qos_profiles=offered
         )
         return self._connections[topic]
+
+    def note(self, key: str, value: str) -> None:
+        """Set an entry of the recording's custom data, which goes into metadata.yaml."""
+        self._writer.set_custom_data(key, value)
 
     def write(self, topic: str, msgtype: str, bag_stamp_ns: int, msg: Any) -> None:
         """Append a message: an object with the fields of its standard type, or CDR bytes.

@@ -16,46 +16,34 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from cross4d_jepa_ros.bag_frames import truth_class_names, truth_topic
 from cross4d_jepa_ros.bag_setup import BagSetup, readable, settle
-from cross4d_jepa_ros.bags import (
-    BadBag,
-    Bag,
-    moving_transforms,
-)
+from cross4d_jepa_ros.bags import BadBag, Bag, note
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import read_contract
-from cross4d_jepa_ros.pictures import draw_sweep
-from cross4d_jepa_ros.ros.messages import UNKNOWN_COLOUR, palette_colours
+from cross4d_jepa_ros.pictures import PICTURES, draw_answers
 from cross4d_jepa_ros.ros.transport import use_large_message_profile
-from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
-from cross4d_jepa_ros.sensing.frames import (
-    FrameAssembler,
-    FrameConfig,
-    SensorFrame,
-)
+from cross4d_jepa_ros.segmentation_scores import SegmentationScores, ids_by_name
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
 from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
-from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 from cross4d_jepa_ros.shared_files import DEMO_CHECKPOINT, shared_file
 
 NODE = '/perception_node'
 READY_TIMEOUT_S = 120.0
 SETTLE_TIMEOUT_S = 30.0
-WHOLE_BAG_S = 1e6
-PICTURES = {'segmentation': 'segmentation.png', 'embeddings_rgb': 'embeddings.png'}
 # Stamps this far from the recording's clock are from another one: an age means nothing.
 FOREIGN_CLOCK_NS = 60 * 10**9
 
@@ -157,10 +145,16 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
     if not sweeps:
         msg = f'{bag.path} has no readable sweep on {plan.setup.points}'
         raise CannotRun(msg)
-    labelled = bool(read_contract(plan.model).class_names)
-    names = ('segmentation', 'embeddings_rgb') if labelled else ('embeddings_rgb',)
+    contract = read_contract(plan.model)
+    names = ('segmentation', 'embeddings_rgb') if contract.class_names else ('embeddings_rgb',)
+    truth = truth_topic(bag)
     rclpy.init()
-    client = AnswerClient(NODE, names, keep_near_ns=sweeps[len(sweeps) // 2].stamp_ns)
+    client = AnswerClient(
+        NODE,
+        names,
+        keep_near_ns=sweeps[len(sweeps) // 2].stamp_ns,
+        keep_class_ids=bool(truth),
+    )
     for sweep in sweeps:
         client.expect(sweep)
     client.watch(names[0])
@@ -216,9 +210,10 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
         executor.shutdown()
         client.destroy_node()
         rclpy.try_shutdown()
-    report = _report(bag, client, plan, others_share)
+    scores = truth_scores(bag, truth, client.class_ids, contract.class_names) if truth else {}
+    report = _report(bag, client, plan, others_share) | scores
     try:
-        _draw(bag, plan, client)
+        draw_answers(plan.out, bag, plan.setup, contract, client.kept, truth)
     except Exception as error:  # the figures stand without the pictures
         report['problems'].append(f'no pictures: {error!r}')
     return report
@@ -337,6 +332,47 @@ def _report(bag: Bag, client: Any, plan: Plan, others_share: float | None) -> di
     }
 
 
+def truth_scores(
+    bag: Bag,
+    truth: str,
+    answers: Mapping[int, NDArray[np.uint8]],
+    class_names: tuple[str, ...],
+) -> dict[str, Any]:
+    """Hold answers against the ground truth of the recording, point by point.
+
+    Args:
+        bag: The recording; `problems` says what of it cannot be scored.
+        truth: Topic of the truth clouds.
+        answers: (P,) class ids by the stamp of the sweep in ns.
+        class_names: Of these ids.
+
+    Returns:
+        What the report says of it; empty where classes have no names.
+
+    """
+    wanted = truth_class_names(bag)
+    if not (wanted and class_names):
+        reason = 'its custom data has no class_names' if class_names else 'the model has no classes'
+        note(bag.problems, f'the truth on {truth} is not scored: {reason}')
+        return {}
+    translate = ids_by_name(class_names, wanted)
+    scores = SegmentationScores(wanted)
+    for message in readable(bag, truth):
+        answer = answers.get(stamp_ns(message))
+        if answer is None:
+            continue
+        try:
+            scores.add(structured_view(message)['class_id'].reshape(-1), translate[answer])
+        except ValueError as error:
+            note(bag.problems, f'{truth} at {stamp_ns(message)} ns is not scored: {error}')
+    return {
+        'miou': _number(scores.miou()),
+        'class_iou': {name: _number(iou) for name, iou in scores.class_iou().items()},
+        'classes_absent': list(scores.absent()),
+        'points_scored': scores.points,
+    }
+
+
 def _number(value: Any) -> float | None:
     """A float that JSON can hold, rounded; None where there is no figure."""
     try:
@@ -344,63 +380,6 @@ def _number(value: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return round(number, 3) if np.isfinite(number) else None
-
-
-def _draw(bag: Bag, plan: Plan, client: Any) -> None:
-    """Draw the kept answers over the sweep and images that they belong to."""
-    contract = read_contract(plan.model)
-    untrained = ' (untrained weights)' if contract.training['kind'] == 'untrained' else ''
-    legend = [
-        *zip(contract.class_names, contract.palette, strict=True),
-        ('unknown', UNKNOWN_COLOUR),
-    ]
-    for name, picture in PICTURES.items():
-        answer = client.kept.get(name)
-        if answer is None:
-            continue
-        frame = _frame_of(bag, plan, stamp_ns(answer))
-        columns = structured_view(answer)
-        if name == 'segmentation':
-            rgb = palette_colours(columns['class_id'].reshape(-1), contract.palette)
-        else:
-            packed = np.ascontiguousarray(columns['rgb'].reshape(-1)).view(np.uint32)
-            rgb = np.stack([packed >> 16, packed >> 8, packed], axis=1).astype(np.uint8)
-        title = f'{name.removesuffix("_rgb")}{untrained}, {bag.path.name}, stamp {stamp_ns(answer)}'
-        draw_sweep(
-            plan.out / picture,
-            frame,
-            rgb[frame.sweep.index],
-            title=title,
-            legend=legend if name == 'segmentation' else (),
-        )
-
-
-def _frame_of(bag: Bag, plan: Plan, wanted_ns: int) -> SensorFrame:
-    """Put the sweep of a stamp together with its nearest images, straight from the bag."""
-    transforms = TransformBuffer(keep_s=WHOLE_BAG_S)
-    extrinsics = load_extrinsics(plan.setup.extrinsics) if plan.setup.extrinsics else None
-    assembler = FrameAssembler(FrameConfig(), transforms, extrinsics, plan.setup.images)
-    transforms.add_tf_message(
-        SimpleNamespace(transforms=list(moving_transforms(bag))), static=False
-    )
-    if plan.setup.odometry in bag.topics:
-        for message in readable(bag, plan.setup.odometry):
-            transforms.add_odometry(message)
-    for camera, topic in enumerate(plan.setup.camera_infos):
-        if topic in bag.topics:
-            info = next(readable(bag, topic), None)
-            if info is not None:
-                assembler.set_camera_info(info, camera)
-    points = next(m for m in readable(bag, plan.setup.points) if stamp_ns(m) == wanted_ns)
-    tolerance_ns = SyncConfig(offsets_s=()).tolerance_s * 1e9
-    images = []
-    for topic in plan.setup.images:
-        nearest = min(
-            readable(bag, topic), key=lambda m: abs(stamp_ns(m) - wanted_ns), default=None
-        )
-        near = nearest is not None and abs(stamp_ns(nearest) - wanted_ns) <= tolerance_ns
-        images.append(nearest if near else None)
-    return assembler.assemble(points, images, views=True)
 
 
 def _print(report: dict[str, Any], plan: Plan, console: Console) -> None:
@@ -415,6 +394,10 @@ def _print(report: dict[str, Any], plan: Plan, console: Console) -> None:
     for topic, offset in report['sync_offset_ms'].items():
         spread = f'{offset["median"]} ms ({offset["min"]} .. {offset["max"]})'
         table.add_row(f'{topic} after sweep', f'{spread}, missing {offset["missing"]}')
+    if 'miou' in report:
+        table.add_row('mIoU', f'{report["miou"]} over {report["points_scored"]} points')
+        known = [f'{name} {iou}' for name, iou in report['class_iou'].items() if iou is not None]
+        table.add_row('IoU', ', '.join(known) or 'none')
     table.add_row('ego-motion', report['ego_motion'])
     table.add_row('model', f'{plan.model.name} ({report["model_training"]})')
     console.print(table)

@@ -105,7 +105,7 @@ class Pipeline:
         if threads > 0:
             torch.set_num_threads(threads)
         if self.device.type == 'cpu':
-            _keep_freed_memory()
+            keep_freed_memory()
         loaded = load_checkpoint(checkpoint)
         self.contract = loaded.contract
         self.model_sha256 = loaded.sha256
@@ -276,7 +276,8 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
+    """Have this process keep what it frees; see `Pipeline`. For good, and only under glibc."""
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:
         for parameter, value in MALLOC_TUNING.items():

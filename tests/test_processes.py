@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 from rclpy.serialization import serialize_message
 
-from cross4d_jepa_ros.bags import BagWriter
+from cross4d_jepa_ros.bags import Bag, BagWriter
 from cross4d_jepa_ros.demo import child_process
 from cross4d_jepa_ros.ledger import Drop
 from cross4d_jepa_ros.ros.transport import profile_variable
 from offline_training.make_street_bag import write_street_bag
+from offline_training.street.classes import CLASS_NAMES
 from tests.bench import Bench, cloud
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,7 +143,7 @@ def demo(domain: int, out: Path, *arguments: str) -> subprocess.CompletedProcess
 
 
 def test_demo_leaves_its_report_and_pictures(ros_domain: int, tmp_path: Path) -> None:
-    sweeps = write_street_bag(tmp_path / 'street', 3, 3.0, beams=16, columns=300)
+    sweeps = write_street_bag(tmp_path / 'street', 3, 2.0, beams=16, columns=300)
     out = tmp_path / 'out'
     result = demo(
         ros_domain,
@@ -167,7 +168,16 @@ def test_demo_leaves_its_report_and_pictures(ros_domain: int, tmp_path: Path) ->
     for offsets in report['sync_offset_ms'].values():
         assert 8 <= offsets['min'] <= offsets['median'] <= offsets['max'] <= 15
         assert offsets['missing'] <= 1
-    assert 'miou' not in report
+    with Bag(tmp_path / 'street') as bag:
+        points = [m.height * m.width for m in map(bag.deserialise, bag.messages(['/lidar/points']))]
+    answered = report['sweeps_out'] / sweeps
+    assert answered * sum(points) == pytest.approx(report['points_scored'], rel=0.05)
+    assert tuple(report['class_iou']) == CLASS_NAMES
+    present = [iou for iou in report['class_iou'].values() if iou is not None]
+    assert report['miou'] == pytest.approx(sum(present) / len(present), abs=1e-3)
+    assert report['classes_absent'] == [n for n, iou in report['class_iou'].items() if iou is None]
+    assert 'mIoU' in result.stdout
+    assert 'no pictures' not in str(report['problems'])
     for name in ('segmentation.png', 'embeddings.png'):
         assert (out / name).read_bytes().startswith(b'\x89PNG')
 
@@ -202,6 +212,7 @@ def test_demo_on_a_bag_with_nothing_but_odd_clouds(ros_domain: int, tmp_path: Pa
     report = json.loads((out / 'report.json').read_text())
     assert report['sweeps_in'] == report['sweeps_out'] == 8
     assert not any(report['answers'].values())
+    assert not {'miou', 'class_iou', 'classes_absent', 'points_scored'} & set(report)
     assert report['ego_motion'] == 'none'
     assert 'moves' in report['ego_motion_note']
     assert report['age_ms']['p95'] < 60_000

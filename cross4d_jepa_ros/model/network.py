@@ -26,6 +26,7 @@ class Network(nn.Module):
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
+        self.config = config
         self.tokenizer = VoxelTokenizer(config)
         self.encoder = SpatialEncoder(config)
         self.decoder = PointDecoder(config)

@@ -10,7 +10,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
@@ -65,12 +67,18 @@ class AnswerClient(Node):
         collecting: Whether what the node finds is to be remembered.
         found: Findings while collecting, by section and wording (figures apart): the last of each.
         ego_motion: How often each source was named meanwhile.
-
+        class_ids: (P,) class ids of every segmentation, by stamp, if they are to be kept.
 
     """
 
     def __init__(
-        self, target: str, topics: tuple[str, ...], keep_near_ns: int, **kwargs: Any
+        self,
+        target: str,
+        topics: tuple[str, ...],
+        keep_near_ns: int,
+        *,
+        keep_class_ids: bool,
+        **kwargs: Any,
     ) -> None:
         """Subscribe.
 
@@ -78,6 +86,7 @@ class AnswerClient(Node):
             target: Fully qualified name of the perception node.
             topics: Names below its `output/` to receive.
             keep_near_ns: Keep the answers to the sweep nearest to this stamp.
+            keep_class_ids: Keep the class ids of all answers.
             kwargs: Passed on to `rclpy.node.Node`.
 
         """
@@ -93,6 +102,8 @@ class AnswerClient(Node):
         self.collecting = False
         self.found: dict[tuple[str, str], str] = {}
         self.ego_motion: Counter[str] = Counter()
+        self.class_ids: dict[int, NDArray[np.uint8]] = {}
+        self._keep_class_ids = keep_class_ids
         self._sent: dict[int, list[SentSweep]] = {}
         self._keep_near_ns = keep_near_ns
         self._watched = ''
@@ -129,6 +140,9 @@ class AnswerClient(Node):
         distance = abs(stamp - self._keep_near_ns)
         if kept is None or distance < abs(stamp_ns(kept) - self._keep_near_ns):
             self.kept[name] = message
+        if name == 'segmentation' and self._keep_class_ids:
+            # Scored later: while answers arrive, the time belongs to the node.
+            self.class_ids[stamp] = structured_view(message)['class_id'].flatten()
         if name != self._watched:
             return
         self.received += 1

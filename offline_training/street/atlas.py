@@ -25,7 +25,7 @@ class Atlas:
 
     def __init__(self, random: np.random.Generator) -> None:
         self._first: dict[str, int] = {}
-        texels = []
+        texels: list[NDArray[np.uint8]] = []
         for name, variants in draw_tiles(random).items():
             self._first[name] = len(texels)
             for tile in variants:

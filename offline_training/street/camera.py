@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_training.street.motion import Ego
-from offline_training.street.scene import SKY, Floats, Hits, Scene
+from offline_training.street.scene import SKY, Floats, Hits, Planes, Scene
 from offline_training.street.vectors import dot, rotated
 
 WIDTH, HEIGHT = 960, 384
@@ -26,6 +26,8 @@ POSES = {  # name: position in base_link (m), yaw (rad)
 }
 FAR = 250.0  # m
 TEXELS = 256
+# A texel of 160 of 255 shows the tint itself.
+TINT_GAIN = 1.6
 NO_CLASS = 255
 
 Array = NDArray[np.float64]
@@ -54,6 +56,12 @@ class Weather:
     sky_tile: int
     exposure: float
 
+    @property
+    def horizon(self) -> Floats:
+        """Colour (3,) of the haze, and of the sky where it meets the land."""
+        horizon: Floats = self.sky_light * 1.2 + 0.25 * self.sun_light
+        return horizon
+
     @staticmethod
     def draw(random: np.random.Generator) -> Weather:
         """Draw anything from a clear morning to an overcast noon."""
@@ -65,9 +73,9 @@ class Weather:
         warmth = random.uniform(-0.08, 0.10)
         return Weather(
             sun.astype(np.float32),
-            np.float32([1 + warmth, 1.0, 1 - warmth]) * np.float32(clear),
-            np.float32([0.52, 0.56, 0.62]) * np.float32(1.25 - 0.55 * clear),
-            np.float32([0.30, 0.29, 0.27]) * np.float32(1.1 - 0.4 * clear),
+            np.array([1 + warmth, 1.0, 1 - warmth], np.float32) * np.float32(clear),
+            np.array([0.52, 0.56, 0.62], np.float32) * np.float32(1.25 - 0.55 * clear),
+            np.array([0.30, 0.29, 0.27], np.float32) * np.float32(1.1 - 0.4 * clear),
             float(random.uniform(0.0004, 0.004)),
             int(random.integers(3)),
             float(random.uniform(0.85, 1.15)),
@@ -90,6 +98,24 @@ class Picture:
     class_id: NDArray[np.uint8]
     instance: NDArray[np.uint32]
     distance: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """Light of what the samples hit.
+
+    Attributes:
+        light: (S, 3) RGB that falls on it.
+        tint: (S, 3) RGB that a white texel sends back where it takes the tint.
+        mirror: (S,) share of the sky's light.
+        level: (S,) halvings of its texture.
+
+    """
+
+    light: Floats
+    tint: Floats
+    mirror: Floats
+    level: NDArray[np.int32]
 
 
 def matrix() -> Array:
@@ -217,33 +243,24 @@ class Camera:
         time_s: float,
         random: np.random.Generator,
     ) -> Picture:
-        scene, weather = self._scene, self._weather
-        parts, planes = scene.parts, scene.planes(hits)
-        part, sky = planes.part, hits.triangle == SKY
-        cosine = dot(planes.normal, direction)
-        normal = planes.normal * -np.sign(cosine)[:, None]
+        """Colour all pixels.
+
+        Args:
+            hits: What the samples hit.
+            direction: (S, 3) of the samples' rays, odom.
+            sample: (H, W) which sample each pixel shows.
+            origin: (3,) of all rays, odom.
+            turn: (3, 3) odom from camera.
+            time_s: Of the exposure.
+            random: Draws the noise.
+
+        """
+        scene, weather, s = self._scene, self._weather, sample.ravel()
+        planes, sky = scene.planes(hits), hits.triangle == SKY
+        part = planes.part
         distance = np.where(sky, FAR, hits.distance)
+        samples = self._lit(planes, distance, sky, direction, origin, time_s)
 
-        # Light of each sample, with the shadow of everything on it.
-        facing = dot(normal, weather.sun)
-        lit = np.flatnonzero(~sky & (facing > 0))
-        point = origin + distance[lit, None] * direction[lit] + 0.01 * normal[lit]
-        shade = scene.shaded(point, weather.sun, time_s)
-        sun = np.zeros(len(sky), np.float32)
-        sun[lit] = facing[lit] * ~shade
-        up = (0.5 + 0.5 * normal[:, 2:]).astype(np.float32)
-        light = sun[:, None] * weather.sun_light + up * weather.sky_light
-        light += (1 - up) * weather.ground_light
-        tint = light * parts.tint[part] * np.float32(1.6)  # (S, 3)
-        mirror = parts.gloss[part] * (0.15 + 0.85 * (1 - np.abs(cosine)) ** 3)
-
-        # Halvings of the texture so that a texel is about as large as a pixel.
-        step = np.linalg.norm(planes.u_axis, axis=1)
-        texels = step * distance * (TEXELS / FOCAL) / np.sqrt(np.maximum(np.abs(cosine), 0.02))
-        level = np.clip(np.ceil(np.log2(np.maximum(texels, 1e-3))), 0, 8).astype(np.int32)
-
-        # From here on pixel by pixel.
-        s = sample.ravel()
         view = rotated(self._rays.reshape(-1, 3), turn)  # (P, 3)
         reached = distance[s]
         slant = dot(planes.normal[s], view)
@@ -254,28 +271,63 @@ class Camera:
         np.copyto(reach, reached, where=np.isnan(reach))
         u = reach * dot(planes.u_axis[s], view) + planes.u_start[s]
         v = reach * dot(planes.v_axis[s], view) + planes.v_start[s]
-        texel = scene.atlas.look_up(parts.tile[part][s], level[s], u, v)
+        texel = scene.atlas.look_up(scene.parts.tile[part][s], samples.level[s], u, v)
         own = texel[:, 3].astype(np.float32) / 255  # how much of the tint it takes
         base = texel[:, :3].astype(np.float32) / 255
-        colour = base * (light[s] + own[:, None] * (tint - light)[s])
-        horizon = weather.sky_light * 1.2 + 0.25 * weather.sun_light
+        colour = base * (samples.light[s] + own[:, None] * (samples.tint - samples.light)[s])
         fog = (1 - np.exp(-weather.haze * reached)).astype(np.float32)
-        mixed = fog + mirror[s] * (1 - fog)
-        colour += mixed[:, None] * (horizon - colour)
+        mixed = fog + samples.mirror[s] * (1 - fog)
+        colour += mixed[:, None] * (weather.horizon - colour)
         blue = sky[s]
         colour[blue] = self._sky(view[blue].T)
-        image = colour.reshape(HEIGHT, WIDTH, 3) * (self._vignette * np.float32(weather.exposure))
+        class_id = np.where(blue, np.uint8(NO_CLASS), scene.parts.class_id[part][s])
+        return Picture(
+            self._developed(colour.reshape(HEIGHT, WIDTH, 3), random),
+            class_id.reshape(HEIGHT, WIDTH),
+            np.where(blue, 0, scene.parts.instance[part][s]).reshape(HEIGHT, WIDTH),
+            np.where(blue, np.float32(np.inf), reach).reshape(HEIGHT, WIDTH),
+        )
+
+    def _lit(
+        self,
+        planes: Planes,
+        distance: Floats,
+        sky: NDArray[np.bool_],
+        direction: Floats,
+        origin: Floats,
+        time_s: float,
+    ) -> _Samples:
+        """Let sun, sky and ground shine on what the samples hit."""
+        weather, parts, part = self._weather, self._scene.parts, planes.part
+        cosine = dot(planes.normal, direction)
+        normal = planes.normal * -np.sign(cosine)[:, None]
+        facing = dot(normal, weather.sun)
+        lit = np.flatnonzero(~sky & (facing > 0))
+        point = origin + distance[lit, None] * direction[lit] + 0.01 * normal[lit]
+        shade = self._scene.shaded(point, weather.sun, time_s)
+        sun = np.zeros(len(sky), np.float32)
+        sun[lit] = facing[lit] * ~shade
+        up = (0.5 + 0.5 * normal[:, 2:]).astype(np.float32)
+        light = sun[:, None] * weather.sun_light + up * weather.sky_light
+        light += (1 - up) * weather.ground_light
+        # Halvings of the texture so that a texel is about as large as a pixel.
+        step = np.linalg.norm(planes.u_axis, axis=1)
+        texels = step * distance * (TEXELS / FOCAL) / np.sqrt(np.maximum(np.abs(cosine), 0.02))
+        return _Samples(
+            light,
+            light * parts.tint[part] * np.float32(TINT_GAIN),
+            parts.gloss[part] * (0.15 + 0.85 * (1 - np.abs(cosine)) ** 3),
+            np.clip(np.ceil(np.log2(np.maximum(texels, 1e-3))), 0, 8).astype(np.int32),
+        )
+
+    def _developed(self, light: Floats, random: np.random.Generator) -> NDArray[np.uint8]:
+        """Make an image (H, W, 3) of the light that falls in: lens, gamma and noise."""
+        image = light * (self._vignette * np.float32(self._weather.exposure))
         image = cv2.GaussianBlur(image, (3, 3), 0.55)
         image = np.sqrt(np.clip(image, 0, 1))  # as a display's gamma
         row, column = random.integers(HEIGHT), random.integers(WIDTH)
         image += 0.012 * self._noise[row : row + HEIGHT, column : column + WIDTH, None]
-        class_id = np.where(blue, np.uint8(NO_CLASS), parts.class_id[part][s])
-        return Picture(
-            (np.clip(image, 0, 1) * 255).astype(np.uint8),
-            class_id.reshape(HEIGHT, WIDTH),
-            np.where(blue, 0, parts.instance[part][s]).reshape(HEIGHT, WIDTH),
-            np.where(blue, np.float32(np.inf), reach).reshape(HEIGHT, WIDTH),
-        )
+        return (np.clip(image, 0, 1) * 255).astype(np.uint8)
 
     def _sky(self, view: Floats) -> Floats:
         """Colour (N, 3) of the sky in directions (3, N)."""
@@ -285,5 +337,4 @@ class Camera:
         texel = self._scene.atlas.look_up(start, np.zeros(len(u), np.int32), u, v)
         cloud = (texel[:, :3].astype(np.float32) / 255) ** 2
         low = np.exp(-4 * view[2])[:, None].astype(np.float32)
-        bright = self._weather.sky_light * 1.2 + 0.25 * self._weather.sun_light
-        return (1 - low) * cloud * 1.15 + low * bright
+        return (1 - low) * cloud * 1.15 + low * self._weather.horizon

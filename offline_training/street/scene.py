@@ -269,7 +269,7 @@ class Scene:
         start = point + SELF_SHADOW_M * towards
         blocked = self._still.occludes(start, towards)
         # Seen from the sun: a thing can only shade what lies within its outline, and below it.
-        across = np.cross(sun, (0.0, 0.0, 1.0))
+        across = np.cross(sun, (1.0, 0.0, 0.0) if abs(sun[2]) > 0.9 else (0.0, 0.0, 1.0))
         across /= np.linalg.norm(across)
         from_sun = np.stack([across, np.cross(across, sun), sun]).astype(np.float32)
         seen = rotated(start, from_sun).T  # (3, N)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,15 +105,14 @@ class _Furnisher:
         outwards: float,
         turn: float = 0.0,
         *,
-        bend: bool = True,
+        follow_slope: bool = False,
     ) -> None:
         """Stand a shape on the ground, its x axis along the road (turned by `turn` rad)."""
         position, heading = side.place(along, outwards)
         if not self._road.first < along < self._road.last:
             return
         placed = mesh.moved(position, float(heading) + turn)
-        if bend:
-            # Long shapes follow the slope of the land.
+        if follow_slope:
             xy = placed.corners[..., :2]
             lift = self._road.hill(xy) - self._road.hill(position[:2])
             placed.corners[..., 2] += lift.astype(np.float32)
@@ -132,14 +130,13 @@ class _Furnisher:
             setback = side.walk_end(stretch) + max(0.15, self._setback + random.normal(0, 0.6))
             middle = here + width / 2
             # On a bend the corners of a straight front must not stand on the sidewalk.
-            ends, _ = side.place(middle, setback)
-            _, heading = side.place(middle, setback)
-            along_front = np.array([np.cos(heading), np.sin(heading)]) * width / 2
-            corners = np.stack([ends[:2] - along_front, ends[:2], ends[:2] + along_front])
+            front, heading = side.place(middle, setback)
+            half = np.array([np.cos(heading), np.sin(heading)]) * width / 2
+            corners = np.stack([front[:2] - half, front[:2], front[:2] + half])
             lack = setback - 0.05 - self._road.distance(corners).min()
             if lack < 4.0:
                 house = building(random, width, depth)
-                self._add(house, BUILDING, side, middle, setback + max(lack, 0), facing, bend=False)
+                self._add(house, BUILDING, side, middle, setback + max(lack, 0), facing)
             here += width + random.choice([0.0, random.uniform(0.5, 5.0)])
         if random.random() < 0.12:
             self._add(
@@ -149,6 +146,7 @@ class _Furnisher:
                 random.uniform(stretch.start, stretch.end),
                 side.walk_end(stretch) - 0.2,
                 facing,
+                follow_slope=True,
             )
 
     def _park(self, side: Side, stretch: Stretch) -> None:
@@ -157,7 +155,7 @@ class _Furnisher:
         for _ in range(round((stretch.end - stretch.start) * 0.35)):
             along = random.uniform(stretch.start + 1, stretch.end - 1)
             shape = tree(random) if random.random() < 0.5 else bush(random)
-            self._add(shape, VEGETATION, side, along, random.uniform(near, OUTER_M - 2), bend=False)
+            self._add(shape, VEGETATION, side, along, random.uniform(near, OUTER_M - 2))
 
     def _front(self, side: Side, stretch: Stretch) -> None:
         """Line the sidewalk's outer edge with walls and hedges, and plant the front gardens."""
@@ -168,18 +166,23 @@ class _Furnisher:
             while here < stretch.end - 2.0:
                 length = min(random.uniform(2.5, 7.0), stretch.end - 0.3 - here)
                 kind = random.choice(['hedge', 'wall', 'none'])
-                shape = {'hedge': hedge, 'wall': garden_wall}.get(str(kind))
-                if shape is not None and length > 1.0:
+                line = {'hedge': hedge, 'wall': garden_wall}.get(str(kind))
+                if line is not None and length > 1.0:
                     class_id = VEGETATION if kind == 'hedge' else BUILDING
-                    self._add(shape(random, length), class_id, side, here + length / 2, edge + 0.45)
+                    self._add(
+                        line(random, length),
+                        class_id,
+                        side,
+                        here + length / 2,
+                        edge + 0.45,
+                        follow_slope=True,
+                    )
                 here += length + random.choice([0.0, 0.9])
         for along in np.arange(stretch.start + 1, stretch.end - 1, 3.0):
             if self._setback > 1.2 and random.random() < 0.5 * self._leafy:
                 shape = tree(random) if random.random() < 0.2 else bush(random)
                 outwards = edge + random.uniform(0.9, max(1.0, self._setback))
-                self._add(
-                    shape, VEGETATION, side, along + random.uniform(-1, 1), outwards, bend=False
-                )
+                self._add(shape, VEGETATION, side, along + random.uniform(-1, 1), outwards)
 
     def _sidewalk(self, side: Side, stretch: Stretch) -> None:
         """Plant the verge, or trees in pits along the kerb."""
@@ -189,16 +192,16 @@ class _Furnisher:
         outwards = side.kerb + (stretch.verge / 2 if wide else 0.6)
         while here < stretch.end - 1.5:
             if random.random() < (0.75 if wide else 0.4) * self._leafy:
-                self._add(self._street_tree(), VEGETATION, side, here, outwards, bend=False)
+                self._add(self._street_tree(), VEGETATION, side, here, outwards)
             elif wide and random.random() < 0.5:
-                shape: Callable[[np.random.Generator], Mesh] = bush
-                self._add(shape(random), VEGETATION, side, here, outwards, bend=False)
+                self._add(bush(random), VEGETATION, side, here, outwards)
             here += random.uniform(5.0, 12.0)
         if wide:
             for along in np.arange(stretch.start + 1, stretch.end - 2, 3.0):
                 if random.random() < 0.6:
                     tufts = grass_tufts(random, 3.0, max(0.5, stretch.verge - 0.3))
-                    self._add(tufts, VEGETATION, side, along + 1, side.kerb + stretch.verge / 2)
+                    middle = side.kerb + stretch.verge / 2
+                    self._add(tufts, VEGETATION, side, along + 1, middle, follow_slope=True)
 
     def _street_tree(self) -> Mesh:
         """Draw a tree under which people and cars can pass."""
@@ -222,15 +225,7 @@ class _Furnisher:
                     turn = facing if make in (lamp_post, utility_pole) else self._sign_turn(side)
                     spots = [0.0] if make is not bollard else np.arange(random.integers(1, 5)) * 1.5
                     for spot in spots:
-                        self._add(
-                            make(random),
-                            POLE,
-                            side,
-                            here + spot,
-                            side.kerb + outwards,
-                            turn,
-                            bend=False,
-                        )
+                        self._add(make(random), POLE, side, here + spot, side.kerb + outwards, turn)
                 here += gap * random.uniform(0.6, 1.4)
         for stretch in side.stretches:
             if stretch.kind == 'side_street' and random.random() < 0.7:
@@ -242,7 +237,6 @@ class _Furnisher:
                         along,
                         side.kerb + 0.5,
                         self._sign_turn(side),
-                        bend=False,
                     )
 
     def _sign_turn(self, side: Side) -> float:

@@ -1,53 +1,69 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped checkpoint is what its command makes."""
+"""The shipped checkpoint is what its YAML describes, and knows a street when it sees one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-import torch
+import pytest
 
+from cross4d_jepa_ros.bag_frames import BagFrames, truth_topic
+from cross4d_jepa_ros.bag_setup import settle
+from cross4d_jepa_ros.bags import Bag
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
-from offline_training.make_demo_checkpoint import make_demo_checkpoint, street_points
+from cross4d_jepa_ros.model.config import load_model_config
+from cross4d_jepa_ros.pipeline import Output, Pipeline
+from cross4d_jepa_ros.segmentation_scores import SegmentationScores
+from offline_training.make_street_bag import VERSION, write_street_bag
+from offline_training.street.classes import CLASS_NAMES, PALETTE
+from offline_training.training_settings import load_training
 
-SHIPPED = Path(__file__).parents[2] / 'config' / 'demo.safetensors'
-
-
-def test_the_command_makes_the_same_bytes_twice_and_the_shipped_network(tmp_path: Path) -> None:
-    first, second = tmp_path / 'demo.safetensors', tmp_path / 'again' / 'demo.safetensors'
-    make_demo_checkpoint(first, 0)
-    torch.rand(3)
-    make_demo_checkpoint(second, 0)
-    assert first.read_bytes() == second.read_bytes()
-    made, shipped = load_checkpoint(first), load_checkpoint(SHIPPED)
-    assert made.contract == shipped.contract
-    expected = shipped.network.state_dict()
-    for name, value in made.network.state_dict().items():
-        # Fitted values may differ in the last digit between processors.
-        torch.testing.assert_close(value, expected[name], atol=2e-3, rtol=0)
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / 'config' / 'demo.safetensors'
+SETTINGS = ROOT / 'config' / 'training' / 'demo.yaml'
+UNSEEN_TOWN = 41
 
 
-def test_another_seed_makes_another_network(tmp_path: Path) -> None:
-    make_demo_checkpoint(tmp_path / 'other.safetensors', 1)
-    made, shipped = load_checkpoint(tmp_path / 'other.safetensors'), load_checkpoint(SHIPPED)
-    assert made.sha256 != shipped.sha256
-    assert made.contract.training['seed'] == 1
-
-
-def test_the_shipped_file_says_what_it_is() -> None:
+def test_the_shipped_file_is_what_its_settings_describe() -> None:
     contract = load_checkpoint(SHIPPED).contract
-    assert SHIPPED.stat().st_size < 3_000_000
-    assert contract.training['kind'] == 'untrained'
-    assert contract.model.size == 'nano'
-    names = ('road', 'sidewalk', 'building', 'vegetation', 'pole', 'car', 'person')
-    assert contract.class_names == names
-    assert len(set(contract.palette)) == len(names)
+    settings = load_training(SETTINGS)
+    assert SHIPPED.stat().st_size < 8_000_000
+    assert contract.model == load_model_config(ROOT / 'config' / 'models' / settings.model)
+    assert (contract.class_names, contract.palette) == (CLASS_NAMES, tuple(PALETTE.values()))
+    training = contract.training
+    assert training['kind'] == 'supervised'
+    assert (training['seed'], training['epochs']) == (settings.seed, settings.epochs)
+    assert f'street {VERSION}, {settings.towns.count} towns' in str(training['data'])
+    command = 'python -m offline_training.train_segmentation config/training/demo.yaml'
+    assert str(training['command']).startswith(command)
 
 
-def test_streets_stand_on_the_ground() -> None:
-    xyz, rgb = street_points(np.random.default_rng(0))
-    assert xyz.shape == (len(rgb), 3)
-    assert np.abs(np.median(xyz[:20000, 2])) < 0.1
-    assert set(np.unique(rgb[:, 3])) == {0.0, 1.0}
-    assert (rgb[rgb[:, 3] == 0] == 0).all()
+@pytest.fixture(scope='module')
+def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = load_training(SETTINGS)
+    assert UNSEEN_TOWN not in {*settings.towns.seeds, *settings.held_out.seeds}
+    path = tmp_path_factory.mktemp('street') / 'bag'
+    write_street_bag(path, UNSEEN_TOWN, 0.5)
+    return path
+
+
+def test_it_labels_a_town_that_it_has_never_seen(town: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(SHIPPED, device='cpu')
+    scores = SegmentationScores(CLASS_NAMES)
+    with Bag(town) as bag:
+        setup = settle(
+            bag,
+            points='/lidar/points',
+            images=[f'/camera_{side}/image_raw/compressed' for side in ('left', 'right')],
+            camera_infos=(),
+            odometry='',
+            extrinsics=None,
+            folder=tmp_path,
+        )
+        for swept in BagFrames(bag, setup, truth=truth_topic(bag), stride=2):
+            answer = pipeline.step(swept.frame, Output.SEGMENTATION)
+            assert swept.truth is not None
+            assert answer.class_id is not None
+            scores.add(swept.truth['class_id'], answer.class_id)
+    assert scores.absent() == ()
+    assert (scores.miou() or 0) > 0.5

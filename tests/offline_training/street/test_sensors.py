@@ -100,7 +100,8 @@ def test_the_camera_sees_the_wall_where_it_is(name, speed):
     assert red.sum() > 2000
     assert (picture.instance[red] == 7).all()
     # Its colour is red there and nowhere else, but for the blur at its outline.
-    reddish = picture.rgb[..., 0] > picture.rgb[..., 1] + 60
+    shade = picture.rgb.astype(int)
+    reddish = shade[..., 0] > shade[..., 1] + 60
     assert (reddish != red).sum() < 0.03 * red.sum()
     odom_from_camera = ego.matrix(0.5) @ base_from_camera(name)
     camera_from_odom = np.linalg.inv(odom_from_camera)

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled sweeps of recordings, as the network sees them, in compact files on disk.
+
+A point takes 12 bytes: coordinates in steps of 2 mm, intensity, colour and label in one byte each.
+"""
+
+from __future__ import annotations
+
+import bisect
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from cross4d_jepa_ros.bag_frames import BagFrames, truth_class_names, truth_topic
+from cross4d_jepa_ros.bag_setup import IMAGE_TYPES, UnfitBag, settle
+from cross4d_jepa_ros.bags import Bag
+from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.pipeline import sample_colours
+
+UNLABELLED = 255
+GRID_M = 0.002
+# What a coordinate in steps of GRID_M holds in 16 bits.
+MAX_RANGE_M = 65.0
+
+
+@dataclass(frozen=True)
+class LabelledSweep:
+    """The points of one sweep.
+
+    Attributes:
+        xyz: (N, 3) float32 m, base frame, the ground near z = 0.
+        intensity: (N,) float32 in [0, 1]; None where the sensor has none.
+        rgb: (N, 4) float32: red, green, blue in [0, 1] and 1, or zeros where no image sees it.
+        label: (N,) uint8 class id, 255 where unknown.
+
+    """
+
+    xyz: NDArray[np.float32]
+    intensity: NDArray[np.float32] | None
+    rgb: NDArray[np.float32]
+    label: NDArray[np.uint8]
+
+
+def read_recording(
+    path: Path, class_names: tuple[str, ...], *, stride: int, range_m: float
+) -> Iterator[LabelledSweep]:
+    """Read every `stride`-th sweep of a recording that carries its truth.
+
+    Args:
+        path: rosbag2 folder.
+        class_names: What its truth has to count.
+        stride: 1 for every sweep.
+        range_m: Points farther than this from the base frame's origin are left out.
+
+    Raises:
+        UnfitBag: It carries no truth, or that of other classes.
+
+    """
+    with Bag(path) as bag, tempfile.TemporaryDirectory() as folder:
+        truth = truth_topic(bag)
+        named = truth_class_names(bag)
+        if not truth or named != class_names:
+            msg = (
+                f'{path} has truth on {truth or "no topic"} for the classes '
+                f'{", ".join(named) or "none"}; wanted are {", ".join(class_names)}'
+            )
+            raise UnfitBag(msg)
+        setup = settle(
+            bag,
+            points='',
+            images=sorted(t.name for t in bag.topics.values() if t.msgtype in IMAGE_TYPES),
+            camera_infos=(),
+            odometry='',
+            extrinsics=None,
+            folder=Path(folder),
+        )
+        for entry in BagFrames(bag, setup, truth=truth, stride=stride):
+            if entry.truth is None:
+                continue
+            frame = entry.frame
+            xyz = frame.xyz_base
+            seen = np.einsum('ij,ij->i', xyz, xyz) <= range_m**2
+            intensity = frame.sweep.intensity
+            yield LabelledSweep(
+                xyz=xyz[seen],
+                intensity=None if intensity is None else intensity[seen],
+                rgb=sample_colours(xyz[seen], frame.views),
+                label=entry.truth['class_id'][frame.sweep.index[seen]],
+            )
+
+
+def write_sweeps(path: Path, sweeps: Sequence[LabelledSweep]) -> None:
+    """Write a file of sweeps, atomically.
+
+    Args:
+        path: Target.
+        sweeps: Either all have an intensity or none has.
+
+    Raises:
+        ValueError: There is no sweep, or a point is farther away than MAX_RANGE_M.
+
+    """
+    if not sweeps:
+        msg = f'{path} would hold no sweep: the recording is too short or has no truth'
+        raise ValueError(msg)
+    xyz = np.concatenate([sweep.xyz for sweep in sweeps])
+    if np.abs(xyz).max(initial=0) > MAX_RANGE_M:
+        msg = f'a point is {np.abs(xyz).max():.1f} m away, the most is {MAX_RANGE_M} m: cut range_m'
+        raise ValueError(msg)
+    columns: dict[str, NDArray[Any]] = {
+        'start': np.cumsum([0] + [len(sweep.xyz) for sweep in sweeps]).astype(np.int64),
+        'xyz': np.rint(xyz / GRID_M).astype(np.int16),
+        'rgb': _bytes(np.concatenate([sweep.rgb for sweep in sweeps])),
+        'label': np.concatenate([sweep.label for sweep in sweeps]),
+    }
+    intensity = [sweep.intensity for sweep in sweeps if sweep.intensity is not None]
+    if intensity:
+        columns['intensity'] = _bytes(np.concatenate(intensity))
+    write_atomically(path, save(columns))
+
+
+class SweepFiles:
+    """The sweeps of some files of `write_sweeps`, read when asked for.
+
+    Args:
+        paths: Files, in order.
+
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._files = [safe_open(str(path), 'np') for path in paths]
+        self._starts: list[NDArray[np.int64]] = [file.get_tensor('start') for file in self._files]
+        self._first = np.cumsum([0] + [len(start) - 1 for start in self._starts]).tolist()
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def __getitem__(self, position: int) -> LabelledSweep:
+        if not 0 <= position < len(self):
+            msg = f'sweep {position} of {len(self)}'
+            raise IndexError(msg)
+        number = bisect.bisect_right(self._first, position) - 1
+        file, start = self._files[number], self._starts[number]
+        local = position - self._first[number]
+        points = slice(int(start[local]), int(start[local + 1]))
+        intensity = None
+        if 'intensity' in file.keys():  # noqa: SIM118 - a file, not a dict
+            intensity = file.get_slice('intensity')[points].astype(np.float32) / np.float32(255)
+        return LabelledSweep(
+            xyz=file.get_slice('xyz')[points].astype(np.float32) * np.float32(GRID_M),
+            intensity=intensity,
+            rgb=file.get_slice('rgb')[points].astype(np.float32) / np.float32(255),
+            label=file.get_slice('label')[points],
+        )
+
+    def label_counts(self) -> NDArray[np.int64]:
+        """Points of each label over all sweeps, (256,)."""
+        counts = [np.bincount(file.get_tensor('label'), minlength=256) for file in self._files]
+        total: NDArray[np.int64] = np.sum(counts, axis=0)
+        return total
+
+
+def _bytes(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(unit * 255).astype(np.uint8)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings of many towns, made on all cores and kept for the next time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+import cv2
+
+from offline_training.make_street_bag import VERSION, write_street_bag
+
+# Libraries that would start a thread per core in each of the processes, and wait for each other.
+ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
+
+
+def record_towns(
+    folder: Path, seeds: Iterable[int], seconds: float, on_town: Callable[[], None]
+) -> dict[int, Path]:
+    """Make the recordings that are missing, one process a core.
+
+    Recordings of the same seed by another version of the generator are removed.
+
+    Args:
+        folder: Holds a folder for each town.
+        seeds: One town each.
+        seconds: Length of each recording.
+        on_town: Called for each town that is there.
+
+    Returns:
+        Folder of each seed.
+
+    Raises:
+        OSError: The disk refuses.
+        BadBag: A folder cannot be made.
+
+    """
+    paths = {seed: folder / f'street_{VERSION}_{seed}_{seconds:g}s' for seed in seeds}
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = {seed: path for seed, path in paths.items() if not path.exists()}
+    for _ in range(len(paths) - len(missing)):
+        on_town()
+    for seed, path in missing.items():
+        shutil.rmtree(_unfinished(path), ignore_errors=True)
+        for stale in folder.glob(f'street_*_{seed}_*'):
+            if not stale.name.startswith(f'street_{VERSION}_'):
+                shutil.rmtree(stale)
+    if not missing:
+        return paths
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)  # a spawned process reads them when it imports
+    try:
+        spawn = multiprocessing.get_context('spawn')
+        with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=_settle) as pool:
+            jobs = [pool.submit(_record, path, seed, seconds) for seed, path in missing.items()]
+            for job in as_completed(jobs):
+                job.result()
+                on_town()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return paths
+
+
+def _unfinished(path: Path) -> Path:
+    return path.parent / 'unfinished' / path.name
+
+
+def _record(path: Path, seed: int, seconds: float) -> None:
+    _unfinished(path).parent.mkdir(exist_ok=True)
+    write_street_bag(_unfinished(path), seed, seconds)
+    _unfinished(path).rename(path)
+
+
+def _settle() -> None:
+    """Keep a worker to one thread and off the terminal: several bars at a time would garble it."""
+    cv2.setNumThreads(1)
+    sys.stderr = Path(os.devnull).open('w')  # noqa: SIM115 - as long as the process

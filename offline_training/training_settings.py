@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a training is told: one YAML file of `config/training/` is one run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from cross4d_jepa_ros.model.config import BadConfig, from_mapping
+from offline_training.augmentation import Augmentation
+
+
+@dataclass(frozen=True)
+class Towns:
+    """Streets that are driven through.
+
+    Attributes:
+        first_seed: Seed of the first town; the others count on from it.
+        count: How many.
+        seconds: Length of the drive through each.
+        sweep_stride: Every so manieth sweep is used.
+
+    """
+
+    first_seed: int
+    count: int
+    seconds: float
+    sweep_stride: int
+
+    @property
+    def seeds(self) -> range:
+        """One for each town."""
+        return range(self.first_seed, self.first_seed + self.count)
+
+
+@dataclass(frozen=True)
+class Training:
+    """One run.
+
+    Attributes:
+        seed: Of weights, order and augmentation.
+        model: File of `config/models/`.
+        work: Folder for recordings, sweeps and the state to go on from.
+        towns: To learn from.
+        held_out: To score after each epoch.
+        epochs: Passes over all sweeps.
+        batch: Sweeps per step.
+        learning_rate: Its peak; it falls to 0 along a cosine.
+        weight_decay: Of matrices.
+        warm_up: Share of the steps in which the learning rate rises.
+        augmentation: Of the sweeps to learn from.
+
+    Raises:
+        BadConfig: A town is in both sets, or a number makes no sense.
+
+    """
+
+    seed: int
+    model: str
+    work: str
+    towns: Towns
+    held_out: Towns
+    epochs: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    warm_up: float
+    augmentation: Augmentation
+
+    def __post_init__(self) -> None:
+        """Refuse what would only fail, or deceive, after hours."""
+        shared = set(self.towns.seeds) & set(self.held_out.seeds)
+        if shared:
+            msg = f'town {min(shared)} is learnt from and held out: move held_out.first_seed'
+            raise BadConfig(msg)
+        for name in ('epochs', 'batch'):
+            if getattr(self, name) < 1:
+                msg = f'{name} is {getattr(self, name)}: give 1 or more'
+                raise BadConfig(msg)
+        if not 0 <= self.warm_up <= 1:
+            msg = f'warm_up is {self.warm_up}: give a share of the steps, 0 to 1'
+            raise BadConfig(msg)
+
+
+def load_training(path: Path) -> Training:
+    """Read a file of `config/training/`.
+
+    Raises:
+        BadConfig: It is not YAML, or a key is unknown, missing or wrong; names the file.
+        OSError: It cannot be read.
+
+    """
+    try:
+        return from_mapping(Training, yaml.safe_load(path.read_text()))
+    except (BadConfig, yaml.YAMLError, UnicodeDecodeError) as error:
+        msg = f'{path}: {error}'
+        raise BadConfig(msg) from error

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training on tiny recordings: learns, repeats itself, goes on where it stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+from rich.console import Console
+
+from cross4d_jepa_ros.bag_setup import UnfitBag
+from cross4d_jepa_ros.model.checkpoint import load_checkpoint
+from cross4d_jepa_ros.model.config import BadConfig
+from offline_training import street_recordings, train_segmentation
+from offline_training.labelled_sweeps import SweepFiles, read_recording
+from offline_training.make_street_bag import VERSION
+from offline_training.segmentation_run import read_rows
+from offline_training.street.classes import BUILDING, CLASS_NAMES, POLE, ROAD
+from offline_training.train_segmentation import main, train
+from offline_training.training_settings import Training, load_training
+from tests.tiny_recording import (
+    IMAGE,
+    INFO,
+    MS,
+    POINTS,
+    START_NS,
+    TRUTH,
+    camera_info,
+    image,
+    sweep,
+    truth,
+    write,
+)
+
+DEMO = Path(__file__).parents[2] / 'config' / 'training' / 'demo.yaml'
+QUIET = Console(quiet=True)
+
+Street = tuple[NDArray[np.float32], NDArray[np.uint8]]
+Settings = Callable[..., Training]
+
+
+def street(seed: int) -> Street:
+    """A floor, a wall and some poles, 1.8 m below and around the sensor."""
+    draw = np.random.default_rng(seed)
+    floor = np.column_stack((draw.uniform(-8, 8, (500, 2)), np.full(500, -1.8)))
+    wall = np.column_stack(
+        (draw.uniform(-8, 8, 300), np.full(300, 6.0), draw.uniform(-1.8, 4, 300))
+    )
+    feet = draw.uniform(-7, 5, (6, 2)).repeat(20, axis=0)
+    poles = np.column_stack((feet, draw.uniform(-1.8, 3, 120)))
+    xyz = np.concatenate((floor, wall, poles)).astype(np.float32)
+    return xyz, np.repeat([ROAD, BUILDING, POLE], (500, 300, 120)).astype(np.uint8)
+
+
+def write_tiny_street(path: Path, seed: int, seconds: float, **notes: str) -> int:
+    """Stands in for the generator: the same interface, a recording of 920 points a sweep."""
+    entries: list[tuple[int, str, Any]] = []
+    for number in range(round(seconds * 10)):
+        stamp_ns = START_NS + number * 100 * MS
+        xyz, labels = street(1000 * seed + number)
+        pixels = np.full((6, 8, 3), 40 * number, np.uint8)
+        strength = np.full(len(xyz), 0.3, np.float32)
+        entries += [
+            (stamp_ns + 50 * MS, POINTS, sweep(stamp_ns, xyz, intensity=strength)),
+            (stamp_ns + 50 * MS, TRUTH, truth(stamp_ns, labels)),
+            (stamp_ns + 5 * MS, INFO, camera_info(stamp_ns, 8, 6)),
+            (stamp_ns + 5 * MS, IMAGE, image(stamp_ns, pixels)),
+        ]
+    write(path, entries, **{'class_names': ','.join(CLASS_NAMES), **notes})
+    return len(entries) // 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads that meet after every tiny step wait for each other where cores are busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a run of two small towns with two sweeps each, some of them other than said."""
+    monkeypatch.setattr(street_recordings, 'write_street_bag', write_tiny_street)
+    # Other processes would know nothing of the stand-in.
+    monkeypatch.setattr(
+        street_recordings, 'ProcessPoolExecutor', lambda count, *_, **__: ThreadPoolExecutor(count)
+    )
+    towns = {'count': 2, 'seconds': 0.2, 'sweep_stride': 1}
+
+    def made(**changes: Any) -> Training:
+        given = yaml.safe_load(DEMO.read_text())
+        given |= {
+            'work': str(tmp_path / 'work'),
+            'towns': {'first_seed': 1, **towns},
+            'held_out': {'first_seed': 5, **towns, 'count': 1},
+            'epochs': 2,
+            'batch': 2,
+            **changes,
+        }
+        path = tmp_path / 'tiny.yaml'
+        path.write_text(yaml.safe_dump(given))
+        return load_training(path)
+
+    return made
+
+
+def test_it_learns_and_says_what_it_did(settings: Settings, tmp_path: Path) -> None:
+    out = tmp_path / 'tiny.safetensors'
+    contract = train(settings(epochs=6, batch=1), 'the command', out, QUIET)
+    state = next((tmp_path / 'work').glob('state_*.safetensors'))
+    rows = read_rows(state)
+    assert [row['epoch'] for row in rows] == list(range(1, 7))
+    assert rows[-1]['loss'] < 0.5 * rows[0]['loss']
+    assert rows[-1]['road'] > 0.8
+    assert 'car' not in rows[-1]
+    assert rows[-1]['miou'] == pytest.approx(
+        np.mean([rows[-1][name] for name in ('road', 'building', 'pole')])
+    )
+    loaded = load_checkpoint(out)
+    assert loaded.contract == contract
+    assert contract.class_names == CLASS_NAMES
+    assert contract.training['kind'] == 'supervised'
+    assert contract.training['command'] == 'the command'
+    assert contract.training['miou'] == round(rows[-1]['miou'], 4)
+    assert '2 towns of 0.2 s, 4 sweeps' in str(contract.training['data'])
+    assert loaded.network.colour_basis.mean.abs().max() > 0
+
+
+def test_the_same_seed_gives_the_same_bytes(settings: Settings, tmp_path: Path) -> None:
+    outs = []
+    for name, seed in (('a', 0), ('b', 0), ('c', 1)):
+        outs.append(tmp_path / f'{name}.safetensors')
+        train(settings(seed=seed, work=str(tmp_path / name)), 'x', outs[-1], QUIET)
+    first, second, other = (out.read_bytes() for out in outs)
+    assert first == second
+    assert first != other
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_an_interrupted_run_ends_with_the_same_bytes(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, resumed = tmp_path / 'whole.safetensors', tmp_path / 'resumed.safetensors'
+    train(settings(epochs=3), 'x', whole, QUIET)
+    scored = train_segmentation.score
+    calls = []
+
+    def interrupting(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return scored(*arguments)
+
+    config = settings(epochs=3, work=str(tmp_path / 'other'))
+    monkeypatch.setattr(train_segmentation, 'score', interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, 'x', resumed, QUIET)
+    assert not resumed.exists()
+    train(config, 'x', resumed, QUIET)
+    # One epoch was repeated, the two before it were not.
+    assert len(calls) == 4
+    assert resumed.read_bytes() == whole.read_bytes()
+
+
+def test_another_run_does_not_go_on_from_this_one(settings: Settings, tmp_path: Path) -> None:
+    out = tmp_path / 'out.safetensors'
+    for rate in (0.001, 0.002):
+        train(settings(epochs=1, learning_rate=rate), 'x', out, QUIET)
+    assert len(list((tmp_path / 'work').glob('state_*.safetensors'))) == 2
+
+
+def test_recordings_and_sweeps_are_made_once(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def counting(path: Path, seed: int, seconds: float) -> int:
+        made.append(seed)
+        return write_tiny_street(path, seed, seconds)
+
+    monkeypatch.setattr(street_recordings, 'write_street_bag', counting)
+    config = settings(epochs=1)
+    # What an interrupted run left behind is no recording.
+    recordings = tmp_path / 'work' / 'recordings'
+    for seed in config.towns.seeds:
+        left = recordings / 'unfinished' / f'street_{VERSION}_{seed}_0.2s'
+        left.mkdir(parents=True)
+        (left / 'left.mcap').touch()
+    train(config, 'x', tmp_path / 'out.safetensors', QUIET)
+    assert sorted(made) == [1, 2, 5]
+    shutil.rmtree(tmp_path / 'work' / 'sweeps')
+    train(config, 'x', tmp_path / 'out.safetensors', QUIET)
+    assert sorted(made) == [1, 2, 5]
+    shutil.rmtree(recordings)
+    train(config, 'x', tmp_path / 'out.safetensors', QUIET)
+    assert sorted(made) == [1, 2, 5]
+
+
+def test_read_sweeps_carry_colour_labels_and_the_ground_at_zero(
+    settings: Settings, tmp_path: Path
+) -> None:
+    config = settings()
+    sweeps = train_segmentation.sweep_files(config, config.towns, 8.0, QUIET)
+    assert isinstance(sweeps, SweepFiles)
+    assert len(sweeps) == 4
+    assert sweeps.label_counts().sum() == sum(len(sweeps[i].label) for i in range(4))
+    for number in range(4):
+        got = sweeps[number]
+        xyz, labels = street(1000 * (1 + number // 2) + number % 2)
+        xyz[:, 2] += 1.8
+        near = np.linalg.norm(xyz, axis=1) <= 8
+        np.testing.assert_allclose(got.xyz, xyz[near], atol=0.02)
+        np.testing.assert_array_equal(got.label, labels[near])
+        assert got.intensity is not None
+        np.testing.assert_allclose(got.intensity, 0.3, atol=0.003)
+        lit = got.rgb[:, 3] == 1
+        assert (got.xyz[lit, 0] > 0).all()
+        assert 0 < lit.sum() < len(lit)
+        np.testing.assert_allclose(got.rgb[lit, :3], 40 * (number % 2) / 255, atol=1e-3)
+        assert not got.rgb[~lit].any()
+    with pytest.raises(IndexError, match='sweep 4 of 4'):
+        sweeps[4]
+
+
+def test_a_recording_of_other_classes_is_refused(tmp_path: Path) -> None:
+    write_tiny_street(tmp_path / 'bag', 1, 0.1, class_names='water, ice')
+    with pytest.raises(UnfitBag, match='water, ice; wanted are road'):
+        list(read_recording(tmp_path / 'bag', CLASS_NAMES, stride=1, range_m=60.0))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'sentence'),
+    [
+        ({'epoch': 3}, "unknown key 'epoch'"),
+        ({'held_out': {'first_seed': 2, 'count': 1, 'seconds': 1, 'sweep_stride': 1}}, 'town 2'),
+        ({'batch': 0}, 'batch is 0'),
+        ({'warm_up': 5.0}, 'warm_up is 5.0'),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(
+    settings: Settings, changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(BadConfig, match=sentence):
+        settings(**changes)
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / 'broken.yaml'
+    broken.write_text('seed: 1\nsede: 2\n')
+    assert main([str(broken), str(tmp_path / 'out.safetensors')]) == 2
+    assert "unknown key 'sede': did you mean 'seed'?" in ' '.join(capsys.readouterr().out.split())
+
+
+def test_the_demo_leaves_its_own_town_alone() -> None:
+    config = load_training(DEMO)
+    assert 7 not in {*config.towns.seeds, *config.held_out.seeds}
