@@ -185,6 +185,7 @@ class _Truths:
     """The truth clouds of a recording, read alongside the sweeps."""
 
     def __init__(self, bag: Bag, topic: str) -> None:
+        self._problems, self._topic = bag.problems, topic
         self._messages = readable(bag, topic) if topic else iter(())
         self._next: Any = next(self._messages, None)
 
@@ -194,26 +195,56 @@ class _Truths:
             self._next = next(self._messages, None)
         if self._next is None or stamp_ns(self._next) != frame.stamp_ns:
             return None
-        columns = structured_view(self._next).reshape(-1)
+        try:
+            columns = structured_view(self._next).reshape(-1)
+        except MalformedCloud as error:
+            note(self._problems, f'{self._topic} at {frame.stamp_ns} ns is left out: {error}')
+            return None
         if len(columns) != frame.sweep.point_count:
+            note(
+                self._problems,
+                f'{self._topic} at {frame.stamp_ns} ns is left out: it has {len(columns)} points, '
+                f'its sweep {frame.sweep.point_count}',
+            )
             return None
         return {name: np.ascontiguousarray(columns[name]) for name in columns.dtype.names or ()}
 
 
 def truth_topic(bag: Bag) -> str:
-    """Name the one PointCloud2 topic that has a `class_id` but no x, y or z; '' without one."""
+    """Name the PointCloud2 topic with a uint8 `class_id` and no x, y and z.
+
+    Returns:
+        The topic; '' where there is none, or (noted in the bag's problems) more than one.
+
+    """
     found = []
     for name in sorted(bag.topics):
         if bag.topics[name].msgtype != POINTS_TYPE:
             continue
         message = next(readable(bag, name), None)
-        fields = {field.name for field in message.fields} if message is not None else set()
-        if 'class_id' in fields and not fields & {'x', 'y', 'z'}:
+        fields = {field.name: field for field in message.fields} if message is not None else {}
+        labels = fields.get('class_id')
+        if labels is None or {name.lower() for name in fields} >= {'x', 'y', 'z'}:
+            continue
+        if (labels.datatype, labels.count) == (labels.UINT8, 1):
             found.append(name)
+        else:
+            note(bag.problems, f'{name} is not taken for truth: its class_id is no single uint8')
+    if len(found) > 1:
+        note(bag.problems, f'none of {", ".join(found)} is taken for truth: one is expected')
     return found[0] if len(found) == 1 else ''
 
 
 def truth_class_names(bag: Bag) -> tuple[str, ...]:
-    """Names of the classes that the truth counts, as the recording notes them; () without."""
-    names = bag.custom_data.get(CLASS_NAMES_KEY, '')
-    return tuple(name.strip() for name in names.split(',') if name.strip())
+    """Names of the classes that the truth counts, as the recording notes them.
+
+    Returns:
+        Names by id; () where the recording has none, or (noted in its problems) an empty one.
+
+    """
+    text = bag.custom_data.get(CLASS_NAMES_KEY, '')
+    names = tuple(name.strip() for name in text.split(',')) if text else ()
+    if all(names):
+        return names
+    note(bag.problems, f'its {CLASS_NAMES_KEY} are not taken: one of {text!r} is empty')
+    return ()

@@ -213,7 +213,9 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
     scores = truth_scores(bag, truth, client.class_ids, contract.class_names) if truth else {}
     report = _report(bag, client, plan, others_share) | scores
     try:
-        draw_answers(plan.out, bag, plan.setup, contract, client.kept, truth)
+        console.print('drawing')
+        stamps = [sweep.stamp_ns for sweep in sweeps]
+        draw_answers(plan.out, bag, plan.setup, contract, client.kept, truth, stamps)
     except Exception as error:  # the figures stand without the pictures
         report['problems'].append(f'no pictures: {error!r}')
     return report
@@ -355,6 +357,15 @@ def truth_scores(
         reason = 'its custom data has no class_names' if class_names else 'the model has no classes'
         note(bag.problems, f'the truth on {truth} is not scored: {reason}')
         return {}
+    unknown = [name for name in wanted if name not in class_names]
+    if len(unknown) == len(wanted):
+        names = f'{", ".join(wanted)} against {", ".join(class_names)}'
+        note(bag.problems, f'the truth on {truth} is not scored: no class name is shared: {names}')
+        return {}
+    if unknown:
+        note(
+            bag.problems, f'the model has no class {", ".join(unknown)}: all of it scores as wrong'
+        )
     translate = ids_by_name(class_names, wanted)
     scores = SegmentationScores(wanted)
     for message in readable(bag, truth):

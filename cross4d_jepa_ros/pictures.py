@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,11 +22,12 @@ from matplotlib.patches import Circle, Patch
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames, truth_class_names
-from cross4d_jepa_ros.bag_setup import BagSetup, readable
+from cross4d_jepa_ros.bag_setup import BagSetup
 from cross4d_jepa_ros.bags import Bag
 from cross4d_jepa_ros.model.checkpoint import Contract
 from cross4d_jepa_ros.ros.messages import UNKNOWN_COLOUR, palette_colours
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN, ids_by_name
+from cross4d_jepa_ros.sensing.cameras import unhidden
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
 from cross4d_jepa_ros.sensing.poses import invert, transform_points
@@ -47,7 +48,6 @@ RARE_SHARE, RARE_FACTOR = 0.02, 3.0
 CAMERA_AREA = 4.0
 # Of the image's width: about the distance of neighbouring beams of a LiDAR with 64 of them.
 CELLS_ACROSS = 110
-CELL_DEPTH = 0.06
 # How many sweeps back, and how far the vehicle must have come between two of them, to say where
 # it drives. It may stand or turn in some.
 DRIVEN_SWEEPS, DRIVEN_M = (8, 16, 32, 64), 0.3
@@ -76,6 +76,7 @@ def draw_answers(
     contract: Contract,
     answers: Mapping[str, Any],
     truth: str,
+    stamps: Collection[int],
 ) -> None:
     """Draw answers of the node over the sweeps and images that they belong to.
 
@@ -86,14 +87,15 @@ def draw_answers(
         contract: Of the model that answered.
         answers: PointCloud2 by topic name, as in `PICTURES`.
         truth: Topic of the truth clouds; empty for none.
+        stamps: Of all sweeps of the recording, ns.
 
     Raises:
         LookupError: The recording gives no frame for an answer.
 
     """
     untrained = contract.training['kind'] == 'untrained'
-    stamps = {stamp_ns(answer) for answer in answers.values()}
-    frames = {at_ns: _frame_of(bag, setup, truth, at_ns) for at_ns in stamps}
+    answered = {stamp_ns(answer) for answer in answers.values()}
+    frames = {at_ns: _frame_of(bag, setup, truth, stamps, at_ns) for at_ns in answered}
     for name, answer in answers.items():
         at_ns = stamp_ns(answer)
         drawn, faces_x = frames[at_ns]
@@ -116,11 +118,12 @@ def draw_answers(
         )
 
 
-def _frame_of(bag: Bag, setup: BagSetup, truth: str, wanted_ns: int) -> tuple[BagFrame, bool]:
+def _frame_of(
+    bag: Bag, setup: BagSetup, truth: str, stamps: Collection[int], wanted_ns: int
+) -> tuple[BagFrame, bool]:
     """Put the sweep of a stamp together, and find out whether x is where the vehicle drives."""
-    stamps = sorted({stamp_ns(message) for message in readable(bag, setup.points)})
-    position = stamps.index(wanted_ns)
-    earlier = {stamps[max(0, position - sweeps)] for sweeps in DRIVEN_SWEEPS}
+    before = sorted({stamp for stamp in stamps if stamp <= wanted_ns}, reverse=True)
+    earlier = {before[min(sweeps, len(before) - 1)] for sweeps in DRIVEN_SWEEPS}
     found = list(BagFrames(bag, setup, truth=truth, wanted_ns=earlier | {wanted_ns}))
     drawn = next((made for made in found if made.frame.stamp_ns == wanted_ns), None)
     if drawn is None:
@@ -294,26 +297,3 @@ def _draw_in_camera(
     axes.scatter(u, v, s=area, c=rgb[order] / 255, alpha=0.8, linewidths=0)
     axes.set(xlim=(-0.5, view.camera.width - 0.5), ylim=(view.camera.height - 0.5, -0.5))
     axes.axis('off')
-
-
-def unhidden(
-    uv: NDArray[np.float32], depth: NDArray[np.floating], cell_px: float
-) -> NDArray[np.bool_]:
-    """Find the points that no nearer point hides: a z-buffer of coarse cells.
-
-    Args:
-        uv: (N, 2) pixel positions, not negative.
-        depth: (N,) m in front of the camera.
-        cell_px: Side of a cell; wide enough that no gaps are left between neighbouring beams.
-
-    Returns:
-        (N,) whether a point is at most 0.5 m or 6 % behind the nearest one of its cell.
-
-    """
-    column, row = (uv // cell_px).astype(np.int64).T
-    cell = row * (int(column.max(initial=0)) + 1) + column
-    nearest = np.full(int(cell.max(initial=0)) + 1, np.inf)
-    np.minimum.at(nearest, cell, depth)
-    limit = nearest[cell]
-    visible: NDArray[np.bool_] = depth <= limit + np.maximum(0.5, CELL_DEPTH * limit)
-    return visible

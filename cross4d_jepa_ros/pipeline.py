@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.heads import frame_embedding
 from cross4d_jepa_ros.model.tokenizer import Patches
+from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import Sweep
 from cross4d_jepa_ros.sensing.poses import invert, transform_points
 
-UNKNOWN_CLASS = 255
 WARM_UP_POINTS = 131072
 # Parameters of mallopt(3): mmap threshold (the most that glibc allows), trim threshold, arenas.
 # Only the main arena keeps what is freed; those of other threads fault their heaps in again.
@@ -186,8 +186,8 @@ class Pipeline:
         position = frame.sweep.index[patches.point.cpu().numpy()]  # (K,) in the message
         if Output.SEGMENTATION in outputs and network.segmentation is not None:
             best, certainty = network.segmentation.classify(point)  # (K,), (K,)
-            best = best.where(certainty >= self.probability_threshold, UNKNOWN_CLASS)  # (K,)
-            class_id = np.full(points, UNKNOWN_CLASS, dtype=np.uint8)
+            best = best.where(certainty >= self.probability_threshold, UNKNOWN)  # (K,)
+            class_id = np.full(points, UNKNOWN, dtype=np.uint8)
             class_id[position] = best.to(torch.uint8).cpu().numpy()
             probability = np.zeros(points, dtype=np.float32)
             probability[position] = certainty.cpu().numpy()

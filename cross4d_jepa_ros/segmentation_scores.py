@@ -71,10 +71,6 @@ class SegmentationScores:
         present = [iou for iou in self.class_iou().values() if iou is not None]
         return sum(present) / len(present) if present else None
 
-    def accuracy(self) -> float | None:
-        """Share of the points that are answered right; None where there are no points."""
-        return float(np.trace(self.confusion) / self.points) if self.points else None
-
     def absent(self) -> tuple[str, ...]:
         """Classes without a point in the truth."""
         return tuple(name for name, iou in self.class_iou().items() if iou is None)

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from cross4d_jepa_ros.bag_frames import BagFrames, truth_class_names, truth_topic
+from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames, truth_class_names, truth_topic
 from cross4d_jepa_ros.bag_setup import IMAGE_TYPES, UnfitBag, settle
 from cross4d_jepa_ros.bags import Bag
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.pipeline import sample_colours
 
-UNLABELLED = 255
 GRID_M = 0.002
 # What a coordinate in steps of GRID_M holds in 16 bits.
 MAX_RANGE_M = 65.0
@@ -48,19 +47,16 @@ class LabelledSweep:
     label: NDArray[np.uint8]
 
 
-def read_recording(
-    path: Path, class_names: tuple[str, ...], *, stride: int, range_m: float
-) -> Iterator[LabelledSweep]:
-    """Read every `stride`-th sweep of a recording that carries its truth.
+def labelled_frames(path: Path, class_names: tuple[str, ...], *, stride: int) -> Iterator[BagFrame]:
+    """Read every `stride`-th sweep of a recording with all its images and its truth.
 
     Args:
         path: rosbag2 folder.
         class_names: What its truth has to count.
         stride: 1 for every sweep.
-        range_m: Points farther than this from the base frame's origin are left out.
 
     Raises:
-        UnfitBag: It carries no truth, or that of other classes.
+        UnfitBag: It carries no truth, or not of every sweep, or that of other classes.
 
     """
     with Bag(path) as bag, tempfile.TemporaryDirectory() as folder:
@@ -81,19 +77,40 @@ def read_recording(
             extrinsics=None,
             folder=Path(folder),
         )
-        for entry in BagFrames(bag, setup, truth=truth, stride=stride):
-            if entry.truth is None:
-                continue
-            frame = entry.frame
-            xyz = frame.xyz_base
-            seen = np.einsum('ij,ij->i', xyz, xyz) <= range_m**2
-            intensity = frame.sweep.intensity
-            yield LabelledSweep(
-                xyz=xyz[seen],
-                intensity=None if intensity is None else intensity[seen],
-                rgb=sample_colours(xyz[seen], frame.views),
-                label=entry.truth['class_id'][frame.sweep.index[seen]],
-            )
+        for swept in BagFrames(bag, setup, truth=truth, stride=stride):
+            if swept.truth is None:
+                msg = f'{path} has no truth for the sweep of {swept.frame.stamp_ns} ns on {truth}'
+                raise UnfitBag(msg)
+            yield swept
+
+
+def read_recording(
+    path: Path, class_names: tuple[str, ...], *, stride: int, range_m: float
+) -> Iterator[LabelledSweep]:
+    """Read every `stride`-th sweep of a recording as the network sees it.
+
+    Args:
+        path: rosbag2 folder.
+        class_names: What its truth has to count.
+        stride: 1 for every sweep.
+        range_m: Points farther than this from the base frame's origin are left out.
+
+    Raises:
+        UnfitBag: As `labelled_frames`.
+
+    """
+    for swept in labelled_frames(path, class_names, stride=stride):
+        frame = swept.frame
+        assert swept.truth is not None
+        xyz = frame.xyz_base
+        seen = np.einsum('ij,ij->i', xyz, xyz) <= range_m**2
+        intensity = frame.sweep.intensity
+        yield LabelledSweep(
+            xyz=xyz[seen],
+            intensity=None if intensity is None else intensity[seen],
+            rgb=sample_colours(xyz[seen], frame.views),
+            label=swept.truth['class_id'][frame.sweep.index[seen]],
+        )
 
 
 def write_sweeps(path: Path, sweeps: Sequence[LabelledSweep]) -> None:
@@ -104,7 +121,8 @@ def write_sweeps(path: Path, sweeps: Sequence[LabelledSweep]) -> None:
         sweeps: Either all have an intensity or none has.
 
     Raises:
-        ValueError: There is no sweep, or a point is farther away than MAX_RANGE_M.
+        ValueError: There is no sweep, some only have an intensity, or a point is farther away
+            than MAX_RANGE_M.
 
     """
     if not sweeps:
@@ -121,6 +139,11 @@ def write_sweeps(path: Path, sweeps: Sequence[LabelledSweep]) -> None:
         'label': np.concatenate([sweep.label for sweep in sweeps]),
     }
     intensity = [sweep.intensity for sweep in sweeps if sweep.intensity is not None]
+    if len(intensity) not in (0, len(sweeps)):
+        msg = (
+            f'{path}: {len(intensity)} of {len(sweeps)} sweeps have an intensity, all or none must'
+        )
+        raise ValueError(msg)
     if intensity:
         columns['intensity'] = _bytes(np.concatenate(intensity))
     write_atomically(path, save(columns))

@@ -10,7 +10,9 @@ beams turns on its roof and two cameras expose a few milliseconds after each swe
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -59,6 +61,7 @@ def write_street_bag(
 
     Raises:
         BadBag: The folder exists already or cannot be made.
+        OSError: The disk refuses; nothing of the recording is left.
 
     """
     sweeps = max(1, round(seconds / SWEEP_S))
@@ -70,9 +73,11 @@ def write_street_bag(
         TimeRemainingColumn(),
     )
     with (
+        ExitStack() as whole,  # else nothing is left of it
         BagWriter(path, storage=storage) as bag,
         Progress(*columns_shown, console=Console(stderr=True)) as progress,
     ):
+        whole.callback(shutil.rmtree, path, ignore_errors=True)
         task = progress.add_task('street', total=sweeps, doing='laying out the town')
         rig = Rig(make_town(seed, seconds), seed, beams, columns)
         _add_topics(bag, seed)
@@ -86,6 +91,7 @@ def write_street_bag(
                 bag.write(topic, msg.__msgtype__, stamp_ns, msg)
             speed = progress.tasks[task].speed or 0.0
             progress.update(task, advance=1, doing=f'{speed:.1f} sweeps/s')
+        whole.pop_all()
     return sweeps
 
 
@@ -110,7 +116,7 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('out', type=Path, help='folder to create')
-    parser.add_argument('--seed', type=int, default=0, help='which town')
+    parser.add_argument('--seed', type=int, default=0, help='which town, for this length')
     parser.add_argument('--seconds', type=float, default=20.0, help='length, (0, 3600]')
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
     arguments = parser.parse_args(argv)
@@ -122,7 +128,7 @@ def main(argv: list[str] | None = None) -> int:
         sweeps = write_street_bag(
             arguments.out, arguments.seed, arguments.seconds, storage=arguments.storage
         )
-    except BadBag as error:
+    except (BadBag, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f'{arguments.out}: {sweeps} sweeps of town {arguments.seed}, street version {VERSION}')

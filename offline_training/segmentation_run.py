@@ -18,12 +18,14 @@ from torch.nn import functional as F
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.model.config import ModelConfig
 from cross4d_jepa_ros.model.network import Network
-from cross4d_jepa_ros.segmentation_scores import SegmentationScores
+from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
 from offline_training.augmentation import augmented
-from offline_training.labelled_sweeps import UNLABELLED, LabelledSweep, SweepFiles
+from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
 from offline_training.street.classes import CLASS_NAMES
 from offline_training.training_settings import Training
 
+# What random numbers are for; equal seeds would give the order and a sweep the same ones.
+ORDER, AUGMENTATION = 1, 2
 GRADIENT_NORM = 1.0
 
 
@@ -65,14 +67,14 @@ class Run:
         config = self._config
         self.network.train()
         # Drawn anew for each epoch and sweep, so that nothing but the epoch is to be remembered.
-        order = np.random.default_rng((config.seed, self.epoch)).permutation(len(self._learnt))
+        order = self._draw(ORDER).permutation(len(self._learnt))
         for step in range(self.steps_per_epoch):
             batch = order[step * config.batch : (step + 1) * config.batch]
             self._set_learning_rate(self.epoch * self.steps_per_epoch + step)
             self._optimiser.zero_grad()
             total = 0.0
             for position in batch:
-                draw = np.random.default_rng((config.seed, self.epoch, int(position)))
+                draw = self._draw(AUGMENTATION, int(position))
                 sweep = augmented(self._learnt[position], config.augmentation, draw)
                 loss = self._loss(sweep) / len(batch)
                 loss.backward()
@@ -82,6 +84,9 @@ class Run:
             yield total
         self.epoch += 1
 
+    def _draw(self, purpose: int, position: int = 0) -> np.random.Generator:
+        return np.random.default_rng((self._config.seed, self.epoch, purpose, position))
+
     def _loss(self, sweep: LabelledSweep) -> Tensor:
         embedding, label = embed(self.network, sweep)  # (K, C), (K,)
         assert self.network.segmentation is not None
@@ -89,7 +94,7 @@ class Run:
             self.network.segmentation(embedding),
             label,
             weight=self._class_weight,
-            ignore_index=UNLABELLED,
+            ignore_index=UNKNOWN,
         )
 
     def _set_learning_rate(self, step: int) -> None:
@@ -145,7 +150,7 @@ def embed(network: Network, sweep: LabelledSweep) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def score(network: Network, sweeps: SweepFiles) -> SegmentationScores:
-    """Answer whole sweeps and compare."""
+    """Answer all points of sweeps up to the range that their files were cut to, and compare."""
     network.eval()
     scores = SegmentationScores(CLASS_NAMES)
     assert network.segmentation is not None

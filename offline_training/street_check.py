@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,23 +27,21 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames, truth_topic
-from cross4d_jepa_ros.bag_setup import IMAGE_TYPES, settle
-from cross4d_jepa_ros.bags import Bag
+from cross4d_jepa_ros.bag_frames import BagFrame
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores
+from cross4d_jepa_ros.sensing.cameras import unhidden
 from cross4d_jepa_ros.sensing.frames import CameraView
 from cross4d_jepa_ros.sensing.poses import transform_points
+from offline_training.labelled_sweeps import labelled_frames
 from offline_training.make_street_bag import VERSION
 from offline_training.probes import LINEAR_PROBE, MLP_PROBE, ProbeConfig, fit_probe, score_probe
 from offline_training.street.classes import CLASS_NAMES
 from offline_training.street_recordings import record_towns
 from offline_training.teachers import FEATURE_STRIDE, Lite0, patch_features_at
 
-POINTS_TOPIC = '/lidar/points'
 OCCLUSION_CELL_PX = 6
-OCCLUSION_SLACK = 1.05
 RANDOM_WEIGHTS_SEED = 0
 
 
@@ -65,6 +62,18 @@ class CheckConfig:
     points_per_sweep: int = 10_000
     points_per_image: int = 3_000
     probe_seeds: tuple[int, ...] = (0, 1, 2)
+
+    def __post_init__(self) -> None:
+        """Refuse a test that has been seen.
+
+        Raises:
+            ValueError: A town is in both sets.
+
+        """
+        shared = set(self.fit_seeds) & set(self.test_seeds)
+        if shared:
+            msg = f'town {min(shared)} is fitted and tested on: move test_seeds'
+            raise ValueError(msg)
 
 
 @dataclass(frozen=True)
@@ -103,22 +112,6 @@ class Samples(NamedTuple):
 Networks = Mapping[str, Callable[[Tensor], Tensor]]
 
 
-def town_frames(path: Path, stride: int) -> Iterator[BagFrame]:
-    """Yield every so manieth sweep of a town with its images and truth."""
-    with Bag(path) as bag, TemporaryDirectory() as folder:
-        images = [name for name in sorted(bag.topics) if bag.topics[name].msgtype in IMAGE_TYPES]
-        setup = settle(
-            bag,
-            points=POINTS_TOPIC,
-            images=images,
-            camera_infos=(),
-            odometry='',
-            extrinsics=None,
-            folder=Path(folder),
-        )
-        yield from BagFrames(bag, setup, truth=truth_topic(bag), stride=stride)
-
-
 def visible_pixels(
     view: CameraView, xyz_base: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -130,20 +123,12 @@ def visible_pixels(
 
     Returns:
         (N, 2) pixel coordinates u, v, and (N,) whether the point is seen: inside the image and not
-        farther than the nearest point of its cell of pixels.
+        hidden by another point of its cell of pixels.
 
     """
     xyz_camera = transform_points(view.camera_from_base, xyz_base)
     uv, seen = view.camera.project(xyz_camera)
-    column, row = (uv[seen] // OCCLUSION_CELL_PX).astype(np.intp).T
-    columns, rows = (
-        -(-size // OCCLUSION_CELL_PX) for size in (view.camera.width, view.camera.height)
-    )
-    cell = row * columns + column
-    depth = xyz_camera[seen, 2]
-    nearest = np.full(rows * columns, np.inf, depth.dtype)
-    np.minimum.at(nearest, cell, depth)
-    seen[seen] = depth <= OCCLUSION_SLACK * nearest[cell]
+    seen[seen] = unhidden(uv[seen], xyz_camera[seen, 2], OCCLUSION_CELL_PX)
     return uv, seen
 
 
@@ -309,7 +294,7 @@ def run(config: CheckConfig, work: Path, console: Console) -> dict[str, Any]:
 
         def frames(of: tuple[int, ...]) -> Iterator[BagFrame]:
             for seed in of:
-                yield from town_frames(paths[seed], config.sweep_stride)
+                yield from labelled_frames(paths[seed], CLASS_NAMES, stride=config.sweep_stride)
                 on_town()
 
         fit = gather(frames(config.fit_seeds), networks, config, seed=0)
@@ -351,13 +336,17 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 1 where a limit is not kept."""
+    """Run the command; 1 where a limit is not kept, 2 where it could not be checked."""
     parser = argparse.ArgumentParser(description=__doc__.split('\n\n')[0])
     parser.add_argument('--out', type=Path, required=True, help='report to write, JSON')
     parser.add_argument('--work', type=Path, default=Path('out/street_check'), help='recordings')
     arguments = parser.parse_args(argv)
     console = Console()
-    report = run(CheckConfig(), arguments.work, console)
+    try:
+        report = run(CheckConfig(), arguments.work, console)
+    except (ValueError, OSError) as error:
+        console.print(str(error), style='red', markup=False)
+        return 2
     words = ['python', '-m', 'offline_training.street_check', *(argv or sys.argv[1:])]
     report['command'] = shlex.join(words)
     report['date'] = datetime.now(UTC).isoformat(timespec='seconds')

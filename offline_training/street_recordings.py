@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
@@ -36,7 +37,7 @@ def record_towns(
         Folder of each seed.
 
     Raises:
-        OSError: The disk refuses.
+        OSError: The disk refuses, or a process died.
         BadBag: A folder cannot be made.
 
     """
@@ -58,9 +59,17 @@ def record_towns(
         spawn = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=_settle) as pool:
             jobs = [pool.submit(_record, path, seed, seconds) for seed, path in missing.items()]
-            for job in as_completed(jobs):
-                job.result()
-                on_town()
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    on_town()
+            except BaseException as error:
+                # Leaving the pool would otherwise first make all towns that are left.
+                pool.shutdown(wait=False, cancel_futures=True)
+                if isinstance(error, BrokenProcessPool):
+                    msg = f'a process that makes recordings in {folder} died: is memory short?'
+                    raise OSError(msg) from error
+                raise
     finally:
         for name, value in before.items():
             if value is None:

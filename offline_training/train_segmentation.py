@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,12 +26,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
-from cross4d_jepa_ros.model.config import ModelConfig, load_model_config
+from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, load_model_config
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.tokenizer import input_features
 from cross4d_jepa_ros.pipeline import keep_freed_memory
 from cross4d_jepa_ros.shared_files import shared_file
-from offline_training.labelled_sweeps import SweepFiles, read_recording, write_sweeps
+from offline_training.labelled_sweeps import MAX_RANGE_M, SweepFiles, read_recording, write_sweeps
 from offline_training.make_street_bag import VERSION
 from offline_training.segmentation_run import Run, embed, score
 from offline_training.street.classes import CLASS_NAMES, PALETTE
@@ -58,6 +59,8 @@ def sweep_files(config: Training, towns: Towns, range_m: float, console: Console
                     recording, CLASS_NAMES, stride=towns.sweep_stride, range_m=range_m
                 )
                 write_sweeps(paths[seed], list(sweeps))
+                # Some 40 MB a second of driving; the sweeps are all that is learnt from.
+                shutil.rmtree(recording)
                 progress.advance(reading)
     return SweepFiles(list(paths.values()))
 
@@ -73,10 +76,15 @@ def train(config: Training, command: str, out: Path, console: Console) -> Contra
 
     Raises:
         BadConfig: The model's file is refused.
+        BadBag: A recording cannot be made.
+        UnfitBag: A recording is of another street.
         OSError: The disk refuses.
 
     """
     model = load_model_config(shared_file(f'config/models/{config.model}'))
+    if model.range_m > MAX_RANGE_M:
+        msg = f'{config.model} sees {model.range_m:g} m far, files of sweeps hold {MAX_RANGE_M:g} m'
+        raise BadConfig(msg)
     learnt = sweep_files(config, config.towns, model.range_m, console)
     held_out = sweep_files(config, config.held_out, model.range_m, console)
     keep_freed_memory()
@@ -104,8 +112,8 @@ def train(config: Training, command: str, out: Path, console: Console) -> Contra
         training={
             'kind': 'supervised',
             'data': (
-                f'street {VERSION}, {config.towns.count} towns of '
-                f'{config.towns.seconds:g} s, {len(learnt)} sweeps'
+                f'street {VERSION}, {config.towns.count} towns (seeds {config.towns.seeds[0]} to '
+                f'{config.towns.seeds[-1]}) of {config.towns.seconds:g} s, {len(learnt)} sweeps'
             ),
             'command': command,
             'seed': config.seed,

@@ -29,6 +29,16 @@ class Towns:
     seconds: float
     sweep_stride: int
 
+    def __post_init__(self) -> None:
+        """Refuse what gives no sweeps."""
+        for name, least in (('first_seed', 0), ('count', 1), ('sweep_stride', 1)):
+            if getattr(self, name) < least:
+                msg = f'{name} is {getattr(self, name)}: give {least} or more'
+                raise BadConfig(msg)
+        if not 0.1 <= self.seconds <= 3600:
+            msg = f'seconds is {self.seconds:g}: give 0.1 to 3600'
+            raise BadConfig(msg)
+
     @property
     def seeds(self) -> range:
         """One for each town."""
@@ -78,6 +88,10 @@ class Training:
         for name in ('epochs', 'batch'):
             if getattr(self, name) < 1:
                 msg = f'{name} is {getattr(self, name)}: give 1 or more'
+                raise BadConfig(msg)
+        for name in ('learning_rate', 'weight_decay'):
+            if not 0 <= getattr(self, name) <= 1:
+                msg = f'{name} is {getattr(self, name)}: give 0 to 1'
                 raise BadConfig(msg)
         if not 0 <= self.warm_up <= 1:
             msg = f'warm_up is {self.warm_up}: give a share of the steps, 0 to 1'

@@ -21,6 +21,7 @@ from tests.tiny_recording import (
     START_NS,
     TRUTH,
     camera_info,
+    cloud,
     image,
     sweep,
     truth,
@@ -127,11 +128,30 @@ def test_truth_comes_in_the_order_of_the_message(tmp_path: Path) -> None:
     assert frames[2].truth is None
 
 
-def test_truth_of_another_length_is_none(tmp_path: Path) -> None:
+def test_truth_that_does_not_fit_its_sweep_is_none(tmp_path: Path) -> None:
     odd = (START_NS + 30 * MS, TRUTH, truth(START_NS, LABELS[:3]))
-    frames, _ = read(write(tmp_path / 'bag', [*drive(2), odd, labelled(1)]), truth=TRUTH)
-    assert frames[0].truth is None
-    assert frames[1].truth is not None
+    short = truth(START_NS + 2 * PERIOD, LABELS)
+    short.data = short.data[:-3]
+    entries = [*drive(3), odd, labelled(1), (START_NS + 2 * PERIOD + 30 * MS, TRUTH, short)]
+    with Bag(write(tmp_path / 'bag', entries)) as bag:
+        frames = list(BagFrames(bag, SETUP, truth=TRUTH))
+        problems = ' '.join(bag.problems)
+    assert [frame.truth is None for frame in frames] == [True, False, True]
+    assert f'at {START_NS} ns is left out: it has 3 points, its sweep 4' in problems
+    assert f'at {START_NS + 2 * PERIOD} ns is left out' in problems
+
+
+def test_what_is_no_usable_truth_is_named(tmp_path: Path) -> None:
+    wide = cloud(START_NS, {'class_id': np.zeros(4, np.float32)})
+    with Bag(write(tmp_path / 'wide', [(START_NS, TRUTH, wide)])) as bag:
+        assert truth_topic(bag) == ''
+        assert any('its class_id is no single uint8' in problem for problem in bag.problems)
+    both = [(START_NS, name, truth(START_NS, LABELS)) for name in ('/a', '/b')]
+    with Bag(write(tmp_path / 'two', both, class_names='road,,car')) as bag:
+        assert truth_topic(bag) == ''
+        assert truth_class_names(bag) == ()
+        assert any('none of /a, /b is taken for truth' in problem for problem in bag.problems)
+        assert any('is empty' in problem for problem in bag.problems)
 
 
 def test_a_recording_without_truth_has_no_truth_topic(tmp_path: Path) -> None:

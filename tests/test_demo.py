@@ -59,3 +59,14 @@ def test_without_names_there_is_no_score(tmp_path: Path) -> None:
     with Bag(recording(tmp_path / 'named', ids(0, 0), class_names='road')) as bag:
         assert truth_scores(bag, TRUTH, {}, ()) == {}
         assert any('the model has no classes' in problem for problem in bag.problems)
+
+
+def test_classes_that_the_model_lacks_are_named(tmp_path: Path) -> None:
+    path = recording(tmp_path / 'bag', ids(0, 1), class_names='road,Car')
+    with Bag(path) as bag:
+        report = truth_scores(bag, TRUTH, {START_NS: ids(0, 1)}, ('road', 'car'))
+        assert report['class_iou'] == {'road': 1.0, 'Car': 0.0}
+        assert any('the model has no class Car' in problem for problem in bag.problems)
+    with Bag(path) as bag:
+        assert truth_scores(bag, TRUTH, {START_NS: ids(0, 1)}, ('Road', 'car')) == {}
+        assert any('no class name is shared' in problem for problem in bag.problems)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cross4d_jepa_ros import pictures
 from cross4d_jepa_ros.bags import Bag, message_class
-from cross4d_jepa_ros.pictures import Paint, draw_answers, draw_sweep, unhidden
+from cross4d_jepa_ros.pictures import Paint, draw_answers, draw_sweep
 from cross4d_jepa_ros.ros.messages import UNKNOWN_COLOUR, segmentation_cloud
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import BODY_FROM_OPTICAL, CameraView, SensorFrame
@@ -25,25 +25,6 @@ from tests.bench import cloud
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 LEGEND = [('tall_thing', RED), ('low_thing', GREEN)]
-
-
-def test_a_point_behind_another_in_its_cell_is_hidden() -> None:
-    uv = np.array([[3, 3], [4, 5], [7, 7], [12, 3], [3, 12]], np.float32)
-    depth = np.array([20, 5, 5.4, 20, 30], np.float32)
-
-    assert unhidden(uv, depth, 10).tolist() == [False, True, True, True, True]
-    assert unhidden(uv, depth, 1).all()
-
-
-def test_what_counts_as_behind_grows_with_the_distance() -> None:
-    uv = np.zeros((2, 2), np.float32)
-
-    assert unhidden(uv, np.array([50.0, 52.9]), 8).all()
-    assert not unhidden(uv, np.array([5.0, 5.6]), 8).all()
-
-
-def test_no_points_are_no_trouble() -> None:
-    assert unhidden(np.zeros((0, 2), np.float32), np.zeros(0), 8).shape == (0,)
 
 
 def wall(distance_m: float) -> NDArray[np.float32]:
@@ -157,7 +138,7 @@ def test_answer_and_truth_share_the_colours_of_the_names(
     )
     with Bag(tmp_path / 'street') as bag:
         answers = {'segmentation': answer}
-        draw_answers(tmp_path, bag, tiny.SETUP, contract, answers, tiny.TRUTH)
+        draw_answers(tmp_path, bag, tiny.SETUP, contract, answers, tiny.TRUTH, stamps)
 
     assert shown['paint'].rgb.tolist() == [[*RED], [*RED], [*GREEN]]
     assert shown['paint'].truth_rgb.tolist() == [[*GREEN], [*UNKNOWN_COLOUR], [*RED]]

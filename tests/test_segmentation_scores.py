@@ -25,7 +25,6 @@ def test_confusion_iou_and_accuracy_of_a_hand_counted_sweep() -> None:
     assert scores.points == 6
     assert scores.class_iou() == {'road': 2 / 4, 'car': 1 / 3, 'pole': None}
     assert scores.miou() == pytest.approx((1 / 2 + 1 / 3) / 2)
-    assert scores.accuracy() == pytest.approx(3 / 6)
     assert scores.absent() == ('pole',)
 
 
@@ -54,7 +53,6 @@ def test_without_points_there_is_no_score() -> None:
     scores.add(ids(255, 255), ids(0, 1))
 
     assert scores.miou() is None
-    assert scores.accuracy() is None
     assert scores.absent() == NAMES
 
 

@@ -26,6 +26,8 @@ _COUNTS = {'none': (0,), 'plumb_bob': (4, 5), 'rational_polynomial': (8,), 'equi
 # Longer vectors that drivers publish; the surplus (thin prism, tilt, padding) must be zero.
 _PADDED = {'rational_polynomial': (12, 14), 'equidistant': (5,)}
 _ALIASES = {'fisheye': 'equidistant', 'kannala_brandt4': 'equidistant', 'radtan': 'plumb_bob'}
+# A point this far behind another one, in m and as a share of the distance, is hidden by it.
+HIDDEN_M, HIDDEN_SHARE = 0.5, 0.06
 
 
 class BadCalibration(ValueError):
@@ -326,3 +328,26 @@ def _horner(coefficients: Sequence[float], x: NDArray[np.float64]) -> NDArray[np
         value *= x
         value += coefficient
     return value
+
+
+def unhidden(
+    uv: NDArray[np.float32], depth: NDArray[np.floating], cell_px: float
+) -> NDArray[np.bool_]:
+    """Find the points that no nearer point hides: a z-buffer of coarse cells.
+
+    Args:
+        uv: (N, 2) pixel positions, not negative.
+        depth: (N,) m in front of the camera.
+        cell_px: Side of a cell; wide enough that no gaps are left between neighbouring beams.
+
+    Returns:
+        (N,) whether a point is at most 0.5 m or 6 % behind the nearest one of its cell.
+
+    """
+    column, row = (uv // cell_px).astype(np.int64).T
+    cell = row * (int(column.max(initial=0)) + 1) + column
+    nearest = np.full(int(cell.max(initial=0)) + 1, np.inf)
+    np.minimum.at(nearest, cell, depth)
+    limit = nearest[cell]
+    visible: NDArray[np.bool_] = depth <= limit + np.maximum(HIDDEN_M, HIDDEN_SHARE * limit)
+    return visible

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cross4d_jepa_ros.bag_frames import BagFrames, truth_topic
-from cross4d_jepa_ros.bag_setup import settle
-from cross4d_jepa_ros.bags import Bag
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.config import load_model_config
 from cross4d_jepa_ros.pipeline import Output, Pipeline
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores
+from offline_training.labelled_sweeps import labelled_frames
 from offline_training.make_street_bag import VERSION, write_street_bag
 from offline_training.street.classes import CLASS_NAMES, PALETTE
 from offline_training.training_settings import load_training
@@ -33,7 +31,8 @@ def test_the_shipped_file_is_what_its_settings_describe() -> None:
     training = contract.training
     assert training['kind'] == 'supervised'
     assert (training['seed'], training['epochs']) == (settings.seed, settings.epochs)
-    assert f'street {VERSION}, {settings.towns.count} towns' in str(training['data'])
+    seeds = f'seeds {settings.towns.seeds[0]} to {settings.towns.seeds[-1]}'
+    assert f'street {VERSION}, {settings.towns.count} towns ({seeds})' in str(training['data'])
     command = 'python -m offline_training.train_segmentation config/training/demo.yaml'
     assert str(training['command']).startswith(command)
 
@@ -47,23 +46,13 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_it_labels_a_town_that_it_has_never_seen(town: Path, tmp_path: Path) -> None:
+def test_it_labels_a_town_that_it_has_never_seen(town: Path) -> None:
     pipeline = Pipeline(SHIPPED, device='cpu')
     scores = SegmentationScores(CLASS_NAMES)
-    with Bag(town) as bag:
-        setup = settle(
-            bag,
-            points='/lidar/points',
-            images=[f'/camera_{side}/image_raw/compressed' for side in ('left', 'right')],
-            camera_infos=(),
-            odometry='',
-            extrinsics=None,
-            folder=tmp_path,
-        )
-        for swept in BagFrames(bag, setup, truth=truth_topic(bag), stride=2):
-            answer = pipeline.step(swept.frame, Output.SEGMENTATION)
-            assert swept.truth is not None
-            assert answer.class_id is not None
-            scores.add(swept.truth['class_id'], answer.class_id)
+    for swept in labelled_frames(town, CLASS_NAMES, stride=2):
+        answer = pipeline.step(swept.frame, Output.SEGMENTATION)
+        assert swept.truth is not None
+        assert answer.class_id is not None
+        scores.add(swept.truth['class_id'], answer.class_id)
     assert scores.absent() == ()
     assert (scores.miou() or 0) > 0.5

@@ -4,11 +4,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from offline_training.labelled_sweeps import LabelledSweep, SweepFiles, write_sweeps
+from cross4d_jepa_ros.bag_setup import UnfitBag
+from offline_training.labelled_sweeps import (
+    LabelledSweep,
+    SweepFiles,
+    labelled_frames,
+    write_sweeps,
+)
+from tests import tiny_recording as tiny
+
+NAMES = tuple('abcdefgh')
 
 
 def drawn(seed: int, points: int, *, intensity: bool = True) -> LabelledSweep:
@@ -53,3 +63,40 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='would hold no sweep'):
         write_sweeps(tmp_path / 'a', [])
     assert not (tmp_path / 'a').exists()
+
+
+def test_frames_come_with_their_images_and_truth(tmp_path: Path) -> None:
+    messages: list[tuple[int, str, Any]] = []
+    for number in range(7):
+        at_ns = tiny.START_NS + number * 100 * tiny.MS
+        xyz = np.array([[4, 1, 0], [5, -1, 1]], np.float32)
+        class_id = np.array([3, number], np.uint8)
+        pixels = np.full((6, 8, 3), 10 * number, np.uint8)
+        recorded_ns = at_ns + 20 * tiny.MS
+        messages += [
+            (recorded_ns, tiny.POINTS, tiny.sweep(at_ns, xyz)),
+            (recorded_ns, tiny.TRUTH, tiny.truth(at_ns, class_id)),
+            (recorded_ns - tiny.MS, tiny.IMAGE, tiny.image(at_ns + 10 * tiny.MS, pixels)),
+            (recorded_ns - tiny.MS, tiny.INFO, tiny.camera_info(at_ns + 10 * tiny.MS, 8, 6)),
+        ]
+    town = tiny.write(tmp_path / 'town', messages, class_names=','.join(NAMES))
+    found = list(labelled_frames(town, NAMES, stride=3))
+    labels = [frame.truth['class_id'].tolist() for frame in found if frame.truth]
+    assert labels == [[3, 0], [3, 3], [3, 6]]
+    assert [frame.frame.views[0].image[0, 0, 0] for frame in found] == [0, 30, 60]
+
+
+def test_a_sweep_without_truth_is_refused(tmp_path: Path) -> None:
+    xyz = np.array([[4, 1, 0], [5, -1, 1]], np.float32)
+    messages: list[tuple[int, str, Any]] = [
+        (tiny.START_NS, tiny.POINTS, tiny.sweep(tiny.START_NS, xyz)),
+        (tiny.START_NS, tiny.TRUTH, tiny.truth(tiny.START_NS, np.zeros(3, np.uint8))),
+    ]
+    town = tiny.write(tmp_path / 'town', messages, class_names=','.join(NAMES))
+    with pytest.raises(UnfitBag, match=f'no truth for the sweep of {tiny.START_NS} ns'):
+        list(labelled_frames(town, NAMES, stride=1))
+
+
+def test_intensity_of_all_sweeps_or_of_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='1 of 2 sweeps have an intensity'):
+        write_sweeps(tmp_path / 'a', [drawn(0, 9), drawn(1, 9, intensity=False)])

@@ -34,10 +34,8 @@ from offline_training.street_check import (
     gather,
     samples_of,
     score_row,
-    town_frames,
     visible_pixels,
 )
-from tests import tiny_recording as tiny
 
 WIDTH, HEIGHT = 64, 32
 UNLABELLED = 255
@@ -125,24 +123,9 @@ def test_each_row_sees_what_it_says() -> None:
     assert lite0.features.dtype == np.float16
 
 
-def test_the_sweeps_of_a_town_come_with_their_images_and_truth(tmp_path: Path) -> None:
-    messages: list[tuple[int, str, Any]] = []
-    for number in range(7):
-        at_ns = tiny.START_NS + number * 100 * tiny.MS
-        xyz = np.array([[4, 1, 0], [5, -1, 1]], np.float32)
-        class_id = np.array([CAR, number], np.uint8)
-        pixels = np.full((6, 8, 3), 10 * number, np.uint8)
-        recorded_ns = at_ns + 20 * tiny.MS
-        messages += [
-            (recorded_ns, street_check.POINTS_TOPIC, tiny.sweep(at_ns, xyz)),
-            (recorded_ns, tiny.TRUTH, tiny.truth(at_ns, class_id)),
-            (recorded_ns - tiny.MS, tiny.IMAGE, tiny.image(at_ns + 10 * tiny.MS, pixels)),
-            (recorded_ns - tiny.MS, tiny.INFO, tiny.camera_info(at_ns + 10 * tiny.MS, 8, 6)),
-        ]
-    found = list(town_frames(tiny.write(tmp_path / 'town', messages), stride=3))
-    labels = [frame.truth['class_id'].tolist() for frame in found if frame.truth]
-    assert labels == [[CAR, 0], [CAR, 3], [CAR, 6]]
-    assert [frame.frame.views[0].image[0, 0, 0] for frame in found] == [0, 30, 60]
+def test_no_town_is_fitted_and_tested_on() -> None:
+    with pytest.raises(ValueError, match='town 600 is fitted and tested on'):
+        CheckConfig(fit_seeds=(5, 600))
 
 
 def test_towns_without_labels_are_refused() -> None:

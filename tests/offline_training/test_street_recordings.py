@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -63,3 +64,28 @@ def test_the_environment_is_left_as_it_was(
     record_towns(tmp_path, (1,), 8.0, lambda: None)
     assert os.environ[first] == '7'
     assert second not in os.environ
+
+
+def test_what_fails_stops_the_towns_that_are_left(
+    tmp_path: Path, recorded: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, 'cpu_count', lambda: 1)
+    monkeypatch.setattr(
+        street_recordings, 'ProcessPoolExecutor', lambda count, *_, **__: ThreadPoolExecutor(count)
+    )
+    stop = threading.Event()
+
+    def write(path: Path, seed: int, _: float) -> None:
+        if seed > 13:
+            assert stop.wait(10)
+        path.mkdir()
+        if seed == 13:
+            raise OSError('disk full')
+        recorded.append((seed, 0.0))
+
+    monkeypatch.setattr(street_recordings, 'write_street_bag', write)
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(OSError, match='disk full'):
+        record_towns(tmp_path, (13, 14, 15, 16, 17), 8.0, lambda: None)
+    # The one that was under way is finished, the others are not begun.
+    assert len(recorded) <= 1

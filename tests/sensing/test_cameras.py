@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from cross4d_jepa_ros.sensing.cameras import BadCalibration, CameraModel
+from cross4d_jepa_ros.sensing.cameras import BadCalibration, CameraModel, unhidden
 
 K = (400.0, 0.0, 320.5, 0.0, 410.0, 238.5, 0.0, 0.0, 1.0)
 P = (380.0, 0.0, 315.0, 0.0, 0.0, 380.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -293,3 +293,22 @@ def test_absurd_coefficients_do_not_crash(
     uv, inside = camera.project(points)
     assert uv.shape == (2000, 2)
     assert np.isfinite(uv[inside]).all()
+
+
+def test_a_point_behind_another_in_its_cell_is_hidden() -> None:
+    uv = np.array([[3, 3], [4, 5], [7, 7], [12, 3], [3, 12]], np.float32)
+    depth = np.array([20, 5, 5.4, 20, 30], np.float32)
+
+    assert unhidden(uv, depth, 10).tolist() == [False, True, True, True, True]
+    assert unhidden(uv, depth, 1).all()
+
+
+def test_what_counts_as_behind_grows_with_the_distance() -> None:
+    uv = np.zeros((2, 2), np.float32)
+
+    assert unhidden(uv, np.array([50.0, 52.9]), 8).all()
+    assert not unhidden(uv, np.array([5.0, 5.6]), 8).all()
+
+
+def test_no_points_are_no_trouble() -> None:
+    assert unhidden(np.zeros((0, 2), np.float32), np.zeros(0), 8).shape == (0,)

@@ -50,11 +50,6 @@ def test_other_state_other_tiles(tiles: Tiles, other_tiles: Tiles) -> None:
             assert (here != there).any(axis=-1).mean() > 0.05, name
 
 
-def test_variants_differ(tiles: Tiles) -> None:
-    for name, count in VARIANTS.items():
-        assert len({tile.tobytes() for tile in tiles[name]}) == count, name
-
-
 @pytest.mark.parametrize('name', sorted(TINTED))
 def test_tinted_tiles_are_of_mean_160(name: str, tiles: Tiles, other_tiles: Tiles) -> None:
     for drawn in (tiles, other_tiles):
