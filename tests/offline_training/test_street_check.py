@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
 from torch import Tensor
 
 from cross4d_jepa_ros.bag_frames import BagFrame
@@ -19,7 +22,7 @@ from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import BODY_FROM_OPTICAL, CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import Sweep
 from cross4d_jepa_ros.sensing.poses import invert
-from offline_training import street_check
+from offline_training import street_check, street_recordings
 from offline_training.probes import LINEAR_PROBE
 from offline_training.street.classes import BUILDING, CAR, CLASS_NAMES, PERSON, ROAD
 from offline_training.street_check import (
@@ -36,6 +39,7 @@ from offline_training.street_check import (
     score_row,
     visible_pixels,
 )
+from tests.tiny_street import write_tiny_street
 
 WIDTH, HEIGHT = 64, 32
 UNLABELLED = 255
@@ -206,3 +210,27 @@ def test_the_command_fails_with_the_check(
     assert written['passed'] is (code == 0)
     assert written['command'].endswith(f'street_check --out {out}')
     assert 'geometry_mlp' in capsys.readouterr().out
+
+
+def test_the_whole_check_on_tiny_streets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intensity, which is the same everywhere, and a grey image tell nothing; height does."""
+    monkeypatch.setattr(street_recordings, 'write_street_bag', write_tiny_street)
+    monkeypatch.setattr(
+        street_recordings, 'ProcessPoolExecutor', lambda count, *_, **__: ThreadPoolExecutor(count)
+    )
+
+    def cells(_: Tensor) -> Tensor:
+        return torch.zeros(1, 2, 1, 1)
+
+    networks = SimpleNamespace(pretrained=lambda: cells, random=lambda seed: cells)
+    monkeypatch.setattr(street_check, 'Lite0', networks)
+    config = CheckConfig((1, 2), (3,), seconds=0.2, sweep_stride=1, probe_seeds=(0,))
+    report = street_check.run(config, tmp_path, Console(quiet=True))
+    rows = {row['name']: row for row in report['rows']}
+    assert set(rows) == {GEOMETRY.name, RGB.name, LITE0.name, LITE0_RANDOM.name}
+    assert rows[GEOMETRY.name]['fit_points'] == 2 * 2 * 920
+    assert rows[GEOMETRY.name]['test_points'] == 2 * 920
+    assert rows[GEOMETRY.name]['miou'] > 0.5 > rows[LITE0.name]['miou']
+    assert rows[LITE0.name]['class_iou']['car'] is None
+    assert report['towns']['test_seeds'] == (3,)
+    assert not report['passed']

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from numpy.typing import NDArray
 from rich.console import Console
 
 from cross4d_jepa_ros.bag_setup import UnfitBag
@@ -23,59 +22,15 @@ from offline_training import street_recordings, train_segmentation
 from offline_training.labelled_sweeps import SweepFiles, read_recording
 from offline_training.make_street_bag import VERSION
 from offline_training.segmentation_run import read_rows
-from offline_training.street.classes import BUILDING, CLASS_NAMES, POLE, ROAD
+from offline_training.street.classes import CLASS_NAMES
 from offline_training.train_segmentation import main, train
 from offline_training.training_settings import Training, load_training
-from tests.tiny_recording import (
-    IMAGE,
-    INFO,
-    MS,
-    POINTS,
-    START_NS,
-    TRUTH,
-    camera_info,
-    image,
-    sweep,
-    truth,
-    write,
-)
+from tests.tiny_street import street, write_tiny_street
 
 DEMO = Path(__file__).parents[2] / 'config' / 'training' / 'demo.yaml'
 QUIET = Console(quiet=True)
 
-Street = tuple[NDArray[np.float32], NDArray[np.uint8]]
 Settings = Callable[..., Training]
-
-
-def street(seed: int) -> Street:
-    """A floor, a wall and some poles, 1.8 m below and around the sensor."""
-    draw = np.random.default_rng(seed)
-    floor = np.column_stack((draw.uniform(-8, 8, (500, 2)), np.full(500, -1.8)))
-    wall = np.column_stack(
-        (draw.uniform(-8, 8, 300), np.full(300, 6.0), draw.uniform(-1.8, 4, 300))
-    )
-    feet = draw.uniform(-7, 5, (6, 2)).repeat(20, axis=0)
-    poles = np.column_stack((feet, draw.uniform(-1.8, 3, 120)))
-    xyz = np.concatenate((floor, wall, poles)).astype(np.float32)
-    return xyz, np.repeat([ROAD, BUILDING, POLE], (500, 300, 120)).astype(np.uint8)
-
-
-def write_tiny_street(path: Path, seed: int, seconds: float, **notes: str) -> int:
-    """Stands in for the generator: the same interface, a recording of 920 points a sweep."""
-    entries: list[tuple[int, str, Any]] = []
-    for number in range(round(seconds * 10)):
-        stamp_ns = START_NS + number * 100 * MS
-        xyz, labels = street(1000 * seed + number)
-        pixels = np.full((6, 8, 3), 40 * number, np.uint8)
-        strength = np.full(len(xyz), 0.3, np.float32)
-        entries += [
-            (stamp_ns + 50 * MS, POINTS, sweep(stamp_ns, xyz, intensity=strength)),
-            (stamp_ns + 50 * MS, TRUTH, truth(stamp_ns, labels)),
-            (stamp_ns + 5 * MS, INFO, camera_info(stamp_ns, 8, 6)),
-            (stamp_ns + 5 * MS, IMAGE, image(stamp_ns, pixels)),
-        ]
-    write(path, entries, **{'class_names': ','.join(CLASS_NAMES), **notes})
-    return len(entries) // 4
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +87,7 @@ def test_it_learns_and_says_what_it_did(settings: Settings, tmp_path: Path) -> N
     assert contract.training['kind'] == 'supervised'
     assert contract.training['command'] == 'the command'
     assert contract.training['miou'] == round(rows[-1]['miou'], 4)
-    assert '2 towns of 0.2 s, 4 sweeps' in str(contract.training['data'])
+    assert '2 towns (seeds 1 to 2) of 0.2 s, 4 sweeps' in str(contract.training['data'])
     assert loaded.network.colour_basis.mean.abs().max() > 0
 
 
