@@ -85,3 +85,13 @@ def test_the_package_never_imports_the_workstation_side() -> None:
     for path in (ROOT / 'cross4d_jepa_ros').rglob('*.py'):
         assert 'import offline_training' not in path.read_text(), path
         assert 'from offline_training' not in path.read_text(), path
+
+
+@pytest.mark.parametrize(
+    'path', [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))], ids=str
+)
+def test_pages_are_finished_and_their_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text()
+    assert not re.findall(r'\b(?:[A-Z]+_TABLE|TODO|TBD)\b', text)
+    for target in re.findall(r'\]\(([^)#:]+)\)', text):
+        assert (path.parent / target).exists(), target
