@@ -105,6 +105,7 @@ class AnswerClient(Node):
         self.class_ids: dict[int, NDArray[np.uint8]] = {}
         self._keep_class_ids = keep_class_ids
         self._sent: dict[int, list[SentSweep]] = {}
+        self._expected = 0
         self._keep_near_ns = keep_near_ns
         self._watched = ''
         self._target = target
@@ -121,6 +122,7 @@ class AnswerClient(Node):
     def expect(self, sweep: SentSweep) -> None:
         """Announce a sweep that will be sent."""
         self._sent.setdefault(sweep.stamp_ns, []).append(sweep)
+        self._expected += 1
 
     def watch(self, name: str) -> None:
         """Check and count the answers of this topic."""
@@ -170,7 +172,8 @@ class AnswerClient(Node):
             self.values[section] = {entry.key: entry.value for entry in status.values}
             self.levels[section] = (status.level[0], status.message)
             if self.collecting and int(self.value('points', 'answered', '0')):
-                if status.level[0]:
+                # Once all has arrived, silence is no finding.
+                if status.level[0] and int(self.value('points', 'received', '0')) < self._expected:
                     wording = re.sub(r'[-+]?\d+(\.\d+)?', '#', status.message)
                     self.found[section, wording] = status.message
                 if section == 'node':
