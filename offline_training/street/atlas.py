@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_training.street.textures import draw_tiles
+from offline_training.street.textures.tiles import draw_tiles
 
 LEVELS = 9  # 256, 128, ... 1 texels
 TILE = 256

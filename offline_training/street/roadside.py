@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from offline_training.street.classes import ROAD, SIDEWALK, VEGETATION
-from offline_training.street.mesh import Mesh, Part
 from offline_training.street.road import Road
 from offline_training.street.scene import Thing
-from offline_training.street.textures import VARIANTS
+from offline_training.street.shapes.mesh import Mesh, Part
+from offline_training.street.textures.tiles import VARIANTS
 
 Array = NDArray[np.float64]
 

@@ -12,8 +12,8 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from offline_training.street.atlas import Atlas
-from offline_training.street.mesh import Mesh
 from offline_training.street.motion import Track
+from offline_training.street.shapes.mesh import Mesh
 from offline_training.street.vectors import dot, rotated, yawed
 
 Floats = NDArray[np.float32]

@@ -9,22 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline_training.street.atlas import Atlas
-from offline_training.street.buildings import building, garden_wall, shelter
 from offline_training.street.camera import Weather
 from offline_training.street.classes import BUILDING, POLE, VEGETATION
-from offline_training.street.furniture import (
+from offline_training.street.motion import Ego, drive
+from offline_training.street.road import Road
+from offline_training.street.roadside import OUTER_M, Side, Stretch, ground
+from offline_training.street.scene import Scene, Thing
+from offline_training.street.shapes.buildings import building, garden_wall, shelter
+from offline_training.street.shapes.furniture import (
     bollard,
     lamp_post,
     sign_post,
     traffic_light,
     utility_pole,
 )
-from offline_training.street.mesh import Mesh
-from offline_training.street.motion import Ego, drive
-from offline_training.street.plants import bush, grass_tufts, hedge, tree
-from offline_training.street.road import Road
-from offline_training.street.roadside import OUTER_M, Side, Stretch, ground
-from offline_training.street.scene import Scene, Thing
+from offline_training.street.shapes.mesh import Mesh
+from offline_training.street.shapes.plants import bush, grass_tufts, hedge, tree
 from offline_training.street.traffic import Traffic
 
 Array = NDArray[np.float64]

@@ -6,13 +6,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_training.street.cars import car
 from offline_training.street.classes import CAR, PERSON
 from offline_training.street.motion import STEP_S, Ego, Track
-from offline_training.street.people import person
 from offline_training.street.road import Road
 from offline_training.street.roadside import Side
 from offline_training.street.scene import Thing
+from offline_training.street.shapes.cars import car
+from offline_training.street.shapes.people import person
 
 Array = NDArray[np.float64]
 

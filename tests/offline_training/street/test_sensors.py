@@ -14,10 +14,10 @@ from offline_training.street.atlas import Atlas
 from offline_training.street.camera import Camera, Weather, base_from_camera, pixel_rays
 from offline_training.street.classes import BUILDING, CAR, ROAD
 from offline_training.street.lidar import POSITION, Lidar
-from offline_training.street.mesh import Part, quads
 from offline_training.street.motion import STEP_S, Ego, Track
 from offline_training.street.road import Road
 from offline_training.street.scene import Scene, Thing
+from offline_training.street.shapes.mesh import Part, quads
 
 EGO_SPEED = 10.0
 WALL_M = 15.0

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_training.street.texture_noise import (
+from offline_training.street.textures.noise import (
     SIZE,
     Field,
     Tile,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from offline_training.street.furniture import ROOT, box, tube
-from offline_training.street.looks import random_part, shade
-from offline_training.street.mesh import Mesh, Part, join
+from offline_training.street.shapes.furniture import ROOT, box, tube
+from offline_training.street.shapes.looks import random_part, shade
+from offline_training.street.shapes.mesh import Mesh, Part, join
 
 Array = NDArray[np.float64]
 

@@ -11,9 +11,9 @@ import trimesh
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from offline_training.street.cars import WHOLE_TILE
-from offline_training.street.looks import random_part
-from offline_training.street.mesh import Mesh, Part, from_trimesh, join, quads
+from offline_training.street.shapes.cars import WHOLE_TILE
+from offline_training.street.shapes.looks import random_part
+from offline_training.street.shapes.mesh import Mesh, Part, from_trimesh, join, quads
 
 Points = NDArray[np.float64]
 

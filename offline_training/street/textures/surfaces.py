@@ -6,7 +6,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from offline_training.street.texture_noise import (
+from offline_training.street.textures.noise import (
     SIZE,
     Field,
     Tile,

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offline_training.street.cars import KINDS, car
-from offline_training.street.mesh import Mesh
-from offline_training.street.people import person
-from offline_training.street.textures import VARIANTS
+from offline_training.street.shapes.cars import KINDS, car
+from offline_training.street.shapes.mesh import Mesh
+from offline_training.street.shapes.people import person
+from offline_training.street.textures.tiles import VARIANTS
 
 SEEDS = range(25)
 

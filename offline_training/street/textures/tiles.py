@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_training.street import fittings, fronts, surfaces, walls
+from offline_training.street.textures import fittings, fronts, surfaces, walls
 
 VARIANTS: dict[str, int] = {
     'plain': 2,

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offline_training.street.buildings import building, garden_wall, shelter
-from offline_training.street.furniture import (
+from offline_training.street.shapes.buildings import building, garden_wall, shelter
+from offline_training.street.shapes.furniture import (
     bollard,
     lamp_post,
     sign_post,
@@ -19,9 +19,9 @@ from offline_training.street.furniture import (
     tube,
     utility_pole,
 )
-from offline_training.street.mesh import Mesh, Part
-from offline_training.street.plants import bush, grass_tufts, hedge, tree
-from offline_training.street.textures import VARIANTS
+from offline_training.street.shapes.mesh import Mesh, Part
+from offline_training.street.shapes.plants import bush, grass_tufts, hedge, tree
+from offline_training.street.textures.tiles import VARIANTS
 
 Make = Callable[[np.random.Generator], Mesh]
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from numpy.random import Generator
 
-from offline_training.street.mesh import Part
-from offline_training.street.textures import VARIANTS
+from offline_training.street.shapes.mesh import Part
+from offline_training.street.textures.tiles import VARIANTS
 
 # Hue that a material often has: foliage green, wood and walls brown. The other draws, and all
 # other materials, take any.
@@ -32,7 +32,7 @@ def random_part(
 
     Args:
         random: Source of all draws.
-        tile: Name of a texture, a key of `textures.VARIANTS`.
+        tile: Name of a texture, a key of `textures.tiles.VARIANTS`.
         tint: RGB in [0, 1]; left out: drawn too.
 
     """

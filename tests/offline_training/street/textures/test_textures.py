@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offline_training.street.textures import VARIANTS, draw_tiles
+from offline_training.street.textures.tiles import VARIANTS, draw_tiles
 
 Tiles = dict[str, NDArray[np.uint8]]
 

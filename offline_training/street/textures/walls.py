@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from offline_training.street.texture_noise import (
+from offline_training.street.textures.noise import (
     Field,
     Tile,
     U,

@@ -16,7 +16,7 @@ class Part:
     """How a surface looks.
 
     Attributes:
-        tile: Name of a texture, a key of `textures.VARIANTS`.
+        tile: Name of a texture, a key of `textures.tiles.VARIANTS`.
         variant: Which of that texture's variants.
         tint: RGB in [0, 1] that the tinted texels of the tile are multiplied by.
         reflectivity: LiDAR intensity at normal incidence where the tile is at its mean, in [0, 1].

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from offline_training.street.furniture import ROOT, box, tube
-from offline_training.street.looks import random_part, shade
-from offline_training.street.mesh import Mesh, join, quads
-from offline_training.street.roofs import ROOFS, Block, Look, face, slab
+from offline_training.street.shapes.furniture import ROOT, box, tube
+from offline_training.street.shapes.looks import random_part, shade
+from offline_training.street.shapes.mesh import Mesh, join, quads
+from offline_training.street.shapes.roofs import ROOFS, Block, Look, face, slab
 
 FOUNDATION_M = 2.0  # depth of walls below z = 0, where the ground falls away
 

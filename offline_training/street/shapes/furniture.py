@@ -7,8 +7,8 @@ import numpy as np
 import trimesh
 from numpy.typing import ArrayLike
 
-from offline_training.street.looks import random_part, shade
-from offline_training.street.mesh import Mesh, Part, from_trimesh, join, loft, quads
+from offline_training.street.shapes.looks import random_part, shade
+from offline_training.street.shapes.mesh import Mesh, Part, from_trimesh, join, loft, quads
 
 # How far posts and trunks reach below z = 0 (m), so that they stand on sloping ground too.
 ROOT = 0.2

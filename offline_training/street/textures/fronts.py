@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from offline_training.street.fittings import write
-from offline_training.street.texture_noise import (
+from offline_training.street.textures.fittings import write
+from offline_training.street.textures.noise import (
     SIZE,
     Field,
     Tile,
@@ -20,7 +20,7 @@ from offline_training.street.texture_noise import (
     ramp,
     tinted,
 )
-from offline_training.street.walls import wall
+from offline_training.street.textures.walls import wall
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom, pixels
 Colour = tuple[float, float, float]

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from offline_training.street.furniture import box
-from offline_training.street.looks import random_part
-from offline_training.street.mesh import Mesh, Part, join, quads
+from offline_training.street.shapes.furniture import box
+from offline_training.street.shapes.looks import random_part
+from offline_training.street.shapes.mesh import Mesh, Part, join, quads
 
 BAY_M = 3.2
 WALL_TILE_M = {'brick': 2.0, 'plaster': 4.0, 'concrete': 2.0, 'wood': 2.0, 'metal': 2.0}

@@ -10,8 +10,8 @@ import trimesh
 from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
-from offline_training.street.looks import random_part
-from offline_training.street.mesh import Mesh, Part, from_trimesh, join, loft, quads
+from offline_training.street.shapes.looks import random_part
+from offline_training.street.shapes.mesh import Mesh, Part, from_trimesh, join, loft, quads
 
 RELIEF = 0.008  # m that panes and lamps stand out of the body, so that rays meet them first
 WHOLE_TILE = ((0, 1), (1, 1), (1, 0), (0, 0))
