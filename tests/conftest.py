@@ -7,6 +7,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,16 @@ use_large_message_profile()
 
 from tests.bench import Bench  # noqa: E402 - Fast DDS reads the profile when rclpy loads
 
+_lent = count()
+
 
 @pytest.fixture
 def ros_domain() -> Iterator[int]:
-    """Lend a domain id that no other test on this machine uses."""
-    start = os.getpid() % 90
+    """Lend a domain id that no other test on this machine uses, nor the test before did.
+
+    What that test has left behind may take a while to go.
+    """
+    start = os.getpid() + next(_lent)
     for step in range(90):
         domain = 10 + (start + step) % 90
         with (Path(tempfile.gettempdir()) / f'ros_domain_{domain}.lock').open('w') as lock:
