@@ -6,9 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
-from cross4d_jepa_ros.model.config import BadConfig, from_mapping
+from cross4d_jepa_ros.model.config import BadConfig, read_config
 from offline_training.augmentation import Augmentation
 
 
@@ -106,8 +104,4 @@ def load_training(path: Path) -> Training:
         OSError: It cannot be read.
 
     """
-    try:
-        return from_mapping(Training, yaml.safe_load(path.read_text()))
-    except (BadConfig, yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f'{path}: {error}'
-        raise BadConfig(msg) from error
+    return read_config(Training, path)

@@ -106,8 +106,19 @@ def load_model_config(path: Path) -> ModelConfig:
         OSError: It cannot be read.
 
     """
+    return read_config(ModelConfig, path)
+
+
+def read_config(kind: type[T], path: Path) -> T:
+    """Build a frozen dataclass from a YAML file, as `from_mapping` does.
+
+    Raises:
+        BadConfig: As `from_mapping`, or it is not YAML; names the file.
+        OSError: It cannot be read.
+
+    """
     try:
-        return from_mapping(ModelConfig, yaml.safe_load(path.read_text()))
+        return from_mapping(kind, yaml.safe_load(path.read_text()))
     except (BadConfig, yaml.YAMLError, UnicodeDecodeError) as error:
         msg = f'{path}: {error}'
         raise BadConfig(msg) from error

@@ -62,6 +62,11 @@ class Road:
         height: Array = wave @ self._amplitude
         return height
 
+    def drape(self, corners: NDArray[np.float32], position: Array) -> None:
+        """Let corners (..., 3) in odom follow the land as it rises from a position (3,)."""
+        lift = self.hill(corners[..., :2]) - self.hill(position[:2])
+        corners[..., 2] += lift.astype(np.float32)
+
     def slope(self, xy: ArrayLike) -> Array:
         """Gradient (..., 2) of `hill`."""
         wave = np.cos(np.asarray(xy) @ self._wave + self._phase) * self._amplitude

@@ -113,9 +113,7 @@ class _Furnisher:
             return
         placed = mesh.moved(position, float(heading) + turn)
         if follow_slope:
-            xy = placed.corners[..., :2]
-            lift = self._road.hill(xy) - self._road.hill(position[:2])
-            placed.corners[..., 2] += lift.astype(np.float32)
+            self._road.drape(placed.corners, position)
         self.things.append(Thing(placed, class_id, len(self.things) + 1))
 
     def _houses(self, side: Side, stretch: Stretch) -> None:

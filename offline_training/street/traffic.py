@@ -67,9 +67,7 @@ class Traffic:
         mesh = car(random) if class_id == CAR else person(random, None)
         position, heading = side.place(along, outwards)
         placed = mesh.moved(position, float(heading) + turn)
-        xy = placed.corners[..., :2]
-        lift = self._road.hill(xy) - self._road.hill(position[:2])
-        placed.corners[..., 2] += lift.astype(np.float32)
+        self._road.drape(placed.corners, position)
         self._things.append(Thing(placed, class_id, self._next()))
 
     def _next(self) -> int:
