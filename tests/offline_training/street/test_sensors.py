@@ -31,6 +31,11 @@ NOON = Weather(
     1.0,
 )
 
+FLOOR = quads(
+    [[[-300, -300, 0], [300, -300, 0], [300, 300, 0], [-300, 300, 0]]],
+    Part('plain', 1, (0.3, 0.3, 0.3), 0.3),
+)
+
 
 class FlatRoad(Road):
     """Straight along x, on flat land."""
@@ -49,17 +54,22 @@ def wall(tint: tuple[float, float, float], reflectivity: float = 0.8) -> np.ndar
 
 def world(speed: float) -> tuple[Scene, Ego]:
     """A red wall that moves along x at `speed`, WALL_M ahead of the start, over a grey floor."""
-    floor = quads(
-        [[[-300, -300, 0], [300, -300, 0], [300, 300, 0], [-300, 300, 0]]],
-        Part('plain', 1, (0.3, 0.3, 0.3), 0.3),
-    )
     time = np.arange(-1.0, 3.0, STEP_S)
     position = np.stack([WALL_M + speed * time, 0 * time, 0 * time], axis=1)
     track = Track(-1.0, position, np.zeros(len(time)))
     red = Thing(wall((1.0, 0.02, 0.02)), CAR, 7, track)
-    things = [Thing(floor, ROAD, 0), red]
+    things = [Thing(FLOOR, ROAD, 0), red]
     ego = Ego(FlatRoad(), 0.0, time, EGO_SPEED * time)
     return Scene(things, Atlas(np.random.default_rng(0))), ego
+
+
+def pixels_of(xyz_camera: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Column, row and whether it lies in the image, of each point (N, 3), by OpenCV."""
+    pixels, _ = cv2.projectPoints(
+        xyz_camera, np.zeros(3), np.zeros(3), camera.matrix(), np.array(camera.DISTORTION)
+    )
+    u, v = np.round(pixels[:, 0]).astype(int).T
+    return u, v, (u >= 0) & (u < camera.WIDTH) & (v >= 0) & (v < camera.HEIGHT)
 
 
 @pytest.mark.parametrize('speed', [0.0, 20.0])
@@ -110,11 +120,7 @@ def test_the_camera_sees_the_wall_where_it_is(name, speed):
     y, z = np.meshgrid(np.linspace(-2.9, 2.9, 40), np.linspace(0.3, 3.9, 30))
     front = np.stack([np.full(y.size, WALL_M + speed * 0.5), y.ravel(), z.ravel()], axis=1)
     seen = front @ camera_from_odom[:3, :3].T + camera_from_odom[:3, 3]
-    pixels, _ = cv2.projectPoints(
-        seen, np.zeros(3), np.zeros(3), camera.matrix(), np.array(camera.DISTORTION)
-    )
-    u, v = np.round(pixels[:, 0]).astype(int).T
-    inside = (u >= 0) & (u < camera.WIDTH) & (v >= 0) & (v < camera.HEIGHT)
+    u, v, inside = pixels_of(seen)
     assert inside.sum() > 100
     assert red[v[inside], u[inside]].all()
     want = np.linalg.norm(seen[inside], axis=1)
@@ -127,20 +133,12 @@ def test_the_camera_sees_the_wall_where_it_is(name, speed):
 def test_things_cast_shadows():
     """The floor before a wall is darker than without the wall when the sun stands behind it."""
     with_wall, ego = world(0.0)
-    floor = quads(
-        [[[-300, -300, 0], [300, -300, 0], [300, 300, 0], [-300, 300, 0]]],
-        Part('plain', 1, (0.3, 0.3, 0.3), 0.3),
-    )
-    without = Scene([Thing(floor, ROAD, 0)], with_wall.atlas)
+    without = Scene([Thing(FLOOR, ROAD, 0)], with_wall.atlas)
     behind = replace(NOON, sun=np.array([0.8, 0.0, 0.6], np.float32))
     camera_from_base = np.linalg.inv(base_from_camera('camera_left'))
     spots = np.array([[WALL_M - 2.0, y, 0.0] for y in np.linspace(0, 2, 9)])
     in_camera = spots @ camera_from_base[:3, :3].T + camera_from_base[:3, 3]
-    pixels, _ = cv2.projectPoints(
-        in_camera, np.zeros(3), np.zeros(3), camera.matrix(), np.array(camera.DISTORTION)
-    )
-    u, v = np.round(pixels[:, 0]).astype(int).T
-    inside = (u >= 0) & (u < camera.WIDTH) & (v >= 0) & (v < camera.HEIGHT)
+    u, v, inside = pixels_of(in_camera)
     assert inside.sum() > 3
     shown = []
     for scene in (without, with_wall):
