@@ -150,7 +150,7 @@ class Pipeline:
             outputs &= ~Output.SEGMENTATION
         if outputs & (Output.SEGMENTATION | Output.EMBEDDINGS_RGB):
             with self._timed(stage_ms, 'point_decoder'):
-                point = network.decoder(token, point, patches.patch_of_point)  # (K, C)
+                point = network.decoder(token, point, patches.patch_of_kept)  # (L, C)
         with self._timed(stage_ms, 'head'):
             return self._answer(frame, outputs, patches, token, point, stage_ms)
 
@@ -161,10 +161,10 @@ class Pipeline:
         tokenizer = self._network.tokenizer
         # Copied: the arrays of a sweep may be read-only views of its message.
         xyz = torch.tensor(frame.xyz_base, dtype=torch.float32)  # (N, 3)
-        patches = tokenizer.grid.group(xyz.to(self.device))
+        patches = tokenizer.group(xyz.to(self.device))
         intensity = rgb = None
         if frame.sweep.intensity is not None:
-            intensity = torch.tensor(frame.sweep.intensity).to(self.device)[patches.point]  # (K,)
+            intensity = torch.tensor(frame.sweep.intensity).to(self.device)[patches.kept_point]
         if self.contract.colour:
             rgb = torch.from_numpy(sample_colours(patches.xyz.cpu().numpy(), frame.views))  # (K, 4)
             rgb = rgb.to(self.device)  # (K, 4)
@@ -185,15 +185,15 @@ class Pipeline:
         points = frame.sweep.point_count
         position = frame.sweep.index[patches.point.cpu().numpy()]  # (K,) in the message
         if Output.SEGMENTATION in outputs and network.segmentation is not None:
-            best, certainty = network.segmentation.classify(point)  # (K,), (K,)
-            best = best.where(certainty >= self.probability_threshold, UNKNOWN)  # (K,)
+            best, certainty = network.segmentation.classify(point)  # (L,), (L,)
+            best = best.where(certainty >= self.probability_threshold, UNKNOWN)  # (L,)
             class_id = np.full(points, UNKNOWN, dtype=np.uint8)
-            class_id[position] = best.to(torch.uint8).cpu().numpy()
+            class_id[position] = patches.spread(best.to(torch.uint8)).cpu().numpy()
             probability = np.zeros(points, dtype=np.float32)
-            probability[position] = certainty.cpu().numpy()
+            probability[position] = patches.spread(certainty).cpu().numpy()
         if Output.EMBEDDINGS_RGB in outputs:
             embedding_rgb = np.zeros((points, 3), dtype=np.uint8)
-            embedding_rgb[position] = network.colour_basis(point).cpu().numpy()
+            embedding_rgb[position] = patches.spread(network.colour_basis(point)).cpu().numpy()
         token_xyz = token_embedding = pooled = None
         if Output.EMBEDDINGS in outputs:
             token_embedding = token.cpu().numpy()

@@ -136,15 +136,16 @@ def read_rows(state: Path) -> list[dict[str, float]]:
 
 def embed(network: Network, sweep: LabelledSweep) -> tuple[Tensor, Tensor]:
     """Return point embeddings (K, C) and labels (K,) of the points that the network sees."""
-    patches = network.tokenizer.grid.group(torch.from_numpy(sweep.xyz))
+    patches = network.tokenizer.group(torch.from_numpy(sweep.xyz))
     intensity = rgb = None
     if sweep.intensity is not None:
-        intensity = torch.from_numpy(sweep.intensity)[patches.point]  # (K,)
+        intensity = torch.from_numpy(sweep.intensity)[patches.kept_point]  # (K,)
     if network.config.colour:
-        rgb = torch.from_numpy(sweep.rgb)[patches.point]  # (K, 4)
+        rgb = torch.from_numpy(sweep.rgb)[patches.kept_point]  # (K, 4)
     token, point = network.tokenizer(patches, intensity, rgb)  # (M, D), (K, C)
     token = network.encoder(token, patches.cell, patches.centre)  # (M, D)
-    embedding: Tensor = network.decoder(token, point, patches.patch_of_point)  # (K, C)
+    embedding: Tensor = network.decoder(token, point, patches.patch_of_kept)  # (K, C)
+    embedding = patches.spread(embedding)  # (K, C)
     return embedding, torch.from_numpy(sweep.label)[patches.point].long()  # (K, C), (K,)
 
 

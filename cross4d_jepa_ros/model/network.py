@@ -10,7 +10,7 @@ from cross4d_jepa_ros.model.config import ModelConfig
 from cross4d_jepa_ros.model.heads import ColourBasis, SegmentationHead
 from cross4d_jepa_ros.model.point_decoder import PointDecoder
 from cross4d_jepa_ros.model.spatial_encoder import SpatialEncoder
-from cross4d_jepa_ros.model.tokenizer import VoxelTokenizer
+from cross4d_jepa_ros.model.tokenizer import PatchTokenizer
 
 
 class Network(nn.Module):
@@ -27,7 +27,7 @@ class Network(nn.Module):
     def __init__(self, config: ModelConfig, classes: int) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer = VoxelTokenizer(config)
+        self.tokenizer = PatchTokenizer(config)
         self.encoder = SpatialEncoder(config)
         self.decoder = PointDecoder(config)
         self.colour_basis = ColourBasis(config.point_width)

@@ -15,10 +15,12 @@ def config() -> ModelConfig:
     """Tokens of 12 channels in windows of 8, voxels of 1 m, 20 m of sight."""
     return ModelConfig(
         size='test',
+        tokenizer='voxel',
         voxel_m=1.0,
         range_m=20.0,
         max_points=10000,
         max_tokens=2000,
+        patch_points=0,
         width=12,
         blocks=3,
         heads=2,
@@ -28,6 +30,9 @@ def config() -> ModelConfig:
         sweeps=1,
         sweep_stride=1,
         neighbours=0,
+        neighbour_radius_m=0.0,
+        latents=0,
+        temporal_blocks=0,
     )
 
 

@@ -26,12 +26,12 @@ def test_a_seed_fixes_every_weight(config: ModelConfig) -> None:
 
 
 def test_training_mode_changes_nothing(network: Network, xyz: torch.Tensor) -> None:
-    patches = network.tokenizer.grid.group(xyz)
+    patches = network.tokenizer.group(xyz)
 
     def answer() -> torch.Tensor:
         token, point = network.tokenizer(patches, None, torch.zeros(500, 4))
         token = network.encoder(token, patches.cell, patches.centre)
-        return network.decoder(token, point, patches.patch_of_point)
+        return network.decoder(token, point, patches.patch_of_kept)
 
     quiet = answer()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -41,10 +41,10 @@ def test_training_mode_changes_nothing(network: Network, xyz: torch.Tensor) -> N
 
 
 def test_every_weight_gets_a_gradient(network: Network, xyz: torch.Tensor) -> None:
-    patches = network.tokenizer.grid.group(xyz)
+    patches = network.tokenizer.group(xyz)
     token, point = network.tokenizer(patches, torch.rand(500), torch.rand(500, 4))
     token = network.encoder(token, patches.cell, patches.centre)
-    embedding = network.decoder(token, point, patches.patch_of_point)
+    embedding = network.decoder(token, point, patches.patch_of_kept)
     assert network.segmentation is not None
     network.segmentation(embedding).square().sum().backward()
     silent = [

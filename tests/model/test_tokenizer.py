@@ -35,6 +35,9 @@ def test_groups_are_those_of_a_loop(config: ModelConfig, xyz: Tensor, voxel_m: f
     expected = grouped_by_hand(xyz, voxel_m)
     assert signed_cells(grid, patches) == list(expected)
     assert patches.point.tolist() == list(range(500))
+    assert torch.equal(patches.xyz, xyz)
+    assert patches.kept is patches.stand_in is None
+    assert patches.capped_points == patches.capped_tokens == 0
     for patch, members in enumerate(expected.values()):
         assert (patches.patch_of_point == patch).nonzero().squeeze(1).tolist() == members
         assert patches.centre[patch].tolist() == pytest.approx(xyz[members].mean(0).tolist())
@@ -44,7 +47,8 @@ def test_voxel_borders_belong_to_the_voxel_above(config: ModelConfig) -> None:
     grid = VoxelGrid(config)
     patches = grid.group(torch.tensor([[-1.0, -0.5, 0.0], [1.0, 0.999, -1e-3], [20.0, 0, 0]]))
     assert signed_cells(grid, patches) == [(-1, -1, 0), (1, 0, -1), (20, 0, 0)]
-    assert grid.voxel_centre(patches.cell).tolist() == [
+    assert patches.anchor.dtype == torch.float64
+    assert patches.anchor.tolist() == [
         [-0.5, -0.5, 0.5],
         [1.5, 0.5, -0.5],
         [20.5, 0.5, 0.5],
@@ -72,7 +76,7 @@ def test_points_that_cannot_be_seen_influence_nothing(
     good = torch.ones(504, dtype=torch.bool)
     good[where] = False
     mixed[good], mixed[where] = xyz, torch.tensor(bad, dtype=torch.float32)
-    clean, dirty = tokenizer.grid.group(xyz), tokenizer.grid.group(mixed)
+    clean, dirty = tokenizer.group(xyz), tokenizer.group(mixed)
     assert dirty.point.tolist() == good.nonzero().squeeze(1).tolist()
     rgb = torch.zeros(500, 4)
     for expected, found in zip(
@@ -86,9 +90,10 @@ def test_permuted_points_give_the_same_tokens(network: Network, xyz: Tensor) -> 
     draw = torch.Generator().manual_seed(5)
     order = torch.randperm(500, generator=draw)
     intensity, rgb = torch.rand(500, generator=draw), torch.rand(500, 4, generator=draw)
-    first = tokenizer.grid.group(xyz)
-    second = tokenizer.grid.group(xyz[order])
+    first = tokenizer.group(xyz)
+    second = tokenizer.group(xyz[order])
     assert torch.equal(first.cell, second.cell)
+    assert torch.equal(first.anchor, second.anchor)
     assert torch.equal(first.patch_of_point[order], second.patch_of_point)
     token, point = tokenizer(first, intensity, rgb)
     permuted_token, permuted_point = tokenizer(second, intensity[order], rgb[order])
@@ -96,51 +101,15 @@ def test_permuted_points_give_the_same_tokens(network: Network, xyz: Tensor) -> 
     torch.testing.assert_close(permuted_point, point[order], atol=1e-5, rtol=1e-5)
 
 
-def kept_by_hand(xyz: Tensor, max_tokens: int, max_points: int) -> list[int]:
-    """Positions of the points of the nearest voxels that fit; ties by voxel."""
-    groups = grouped_by_hand(xyz, 1.0)
-    nearest = sorted(groups, key=lambda cell: (sum((c + 0.5) ** 2 for c in cell), cell))
-    kept: list[int] = []
-    for cell in nearest[:max_tokens]:
-        if len(kept) + len(groups[cell]) > max_points:
-            break
-        kept += groups[cell]
-    return sorted(kept)
-
-
-@pytest.mark.parametrize(
-    ('max_tokens', 'max_points'), [(1, 10000), (9, 10000), (50, 10000), (2000, 100), (20, 33)]
-)
-def test_caps_keep_whole_voxels_nearest_first(
-    config: ModelConfig, xyz: Tensor, max_tokens: int, max_points: int
-) -> None:
-    grid = VoxelGrid(replace(config, max_tokens=max_tokens, max_points=max_points))
-    patches = grid.group(xyz)
-    expected = kept_by_hand(xyz, max_tokens, max_points)
-    assert 0 < len(expected) < 500
-    assert patches.point.tolist() == expected
-    assert torch.equal(patches.xyz, xyz[expected])
-    assert signed_cells(grid, patches) == list(grouped_by_hand(xyz[expected], 1.0))
-    cells = patches.cell[patches.patch_of_point] - grid.origin_cell
-    assert torch.equal(cells, patches.xyz.floor().long())
-    order = torch.randperm(500, generator=torch.Generator().manual_seed(6))
-    assert sorted(order[grid.group(xyz[order]).point].tolist()) == expected
-
-
-def test_a_voxel_over_the_cap_leaves_nothing(config: ModelConfig) -> None:
-    patches = VoxelGrid(replace(config, max_points=9)).group(torch.full((10, 3), 0.5))
-    assert len(patches.point) == len(patches.cell) == len(patches.centre) == 0
-
-
 def test_no_points_give_no_tokens(network: Network) -> None:
-    patches = network.tokenizer.grid.group(torch.zeros(0, 3))
+    patches = network.tokenizer.group(torch.zeros(0, 3))
     token, point = network.tokenizer(patches, None, torch.zeros(0, 4))
     assert (token.shape, point.shape) == ((0, 12), (0, 6))
 
 
 def test_features_of_two_points(network: Network) -> None:
     tokenizer = network.tokenizer
-    patches = tokenizer.grid.group(torch.tensor([[3.2, 4.0, 0.0], [3.4, 4.0, 0.6]]))
+    patches = tokenizer.group(torch.tensor([[3.2, 4.0, 0.0], [3.4, 4.0, 0.6]]))
     rgb = torch.tensor([[0.1, 0.2, 0.3, 1.0], [0.0, 0.0, 0.0, 0.0]])
     found = tokenizer.features(patches, torch.tensor([0.5, 0.75]), rgb)
     ranges = [math.hypot(3.2, 4.0) / 20, math.hypot(3.4, 4.0, 0.6) / 20]
@@ -158,13 +127,13 @@ def test_a_network_without_colour_has_no_channels_for_it(config: ModelConfig) ->
     assert sum(feature.channels for feature in input_features(config)) == 14
     assert sum(feature.channels for feature in input_features(blind)) == 10
     tokenizer = Network(blind, 0).tokenizer
-    patches = tokenizer.grid.group(torch.ones(3, 3))
+    patches = tokenizer.group(torch.ones(3, 3))
     assert tokenizer.features(patches, None, None).shape == (3, 10)
 
 
 def test_a_token_is_the_pointnet_of_its_own_points(network: Network, xyz: Tensor) -> None:
     tokenizer = network.tokenizer
-    patches = tokenizer.grid.group(xyz)
+    patches = tokenizer.group(xyz)
     rgb = torch.zeros(500, 4)
     token, point = tokenizer(patches, None, rgb)
     features = tokenizer.features(patches, None, rgb)
