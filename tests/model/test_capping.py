@@ -158,6 +158,22 @@ def test_tokens_are_dealt_out_evenly_over_the_range(
         assert kept[ring] in (count, most, most - 1)
 
 
+def test_no_direction_loses_its_tokens(config: ModelConfig, sweep: Tensor) -> None:
+    anchor = VoxelGrid(replace(config, max_tokens=200)).group(sweep).anchor
+    quadrants = (2 * (anchor[:, 0] > 0) + (anchor[:, 1] > 0)).bincount(minlength=4)
+    assert quadrants.min() > 30
+
+
+def test_points_in_one_step_of_the_curve_are_chosen_in_any_order(config: ModelConfig) -> None:
+    xyz = torch.full((40, 3), 0.5)
+    xyz[:, 0] += torch.arange(40) * 2.0**-23
+    grid = VoxelGrid(replace(config, max_points=7))
+    kept = grid.group(xyz).xyz[:, 0].sort().values
+    for turn in range(3):
+        order = torch.randperm(40, generator=torch.Generator().manual_seed(turn))
+        assert torch.equal(grid.group(xyz[order]).xyz[:, 0].sort().values, kept)
+
+
 def test_nothing_is_capped_at_the_caps(config: ModelConfig, sweep: Tensor) -> None:
     voxels = len(VoxelGrid(config).group(sweep).cell)
     patches = VoxelGrid(replace(config, max_tokens=voxels, max_points=4000)).group(sweep)
