@@ -23,7 +23,7 @@ from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, from_mapping
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.tokenizer import InputFeature, input_features
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Room for the contract and the names of a few thousand tensors.
 MAX_HEADER_BYTES = 16 << 20
 

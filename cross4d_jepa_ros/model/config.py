@@ -15,6 +15,10 @@ import yaml
 
 T = TypeVar('T')
 
+TOKENIZERS = ('voxel', 'fps_knn')
+# What the look-up in the memory offers to choose from.
+MAX_NEIGHBOURS = 32
+
 
 class BadConfig(ValueError):
     """A key or value of a configuration is wrong; the sentence names it."""
@@ -26,10 +30,14 @@ class ModelConfig:
 
     Attributes:
         size: Name of the size, such as `nano`.
-        voxel_m: Edge of a voxel, m; one token a voxel.
+        tokenizer: `voxel` (one patch a voxel; for sweeps) or `fps_knn` (nearest points of spread
+            centres; for objects).
+        voxel_m: Edge of a voxel, m; of `fps_knn` the unit of lengths.
         range_m: Points farther than this from the base frame's origin are not seen, m.
-        max_points: Cap on the points of a sweep, reached nearest voxel first.
-        max_tokens: Cap on the tokens of a sweep, reached nearest voxel first.
+        max_points: Most points of a sweep that are looked at one by one; the others share an
+            answer with one that is.
+        max_tokens: Most tokens of a sweep; of `fps_knn` the centres (N).
+        patch_points: Points of a patch (K) of `fps_knn`; 0 for `voxel`, which takes all in it.
         width: Channels of a token (D).
         blocks: Transformer blocks over the tokens of a sweep.
         heads: Attention heads; `width / heads` must be even and at least 6.
@@ -37,16 +45,21 @@ class ModelConfig:
         point_width: Channels of a point's embedding (C).
         colour: Whether points carry the colour of the synchronised images.
         sweeps: Sweeps that an answer depends on, the newest included (T).
-        sweep_stride: Sweeps between two that are remembered.
-        neighbours: Remembered tokens that a token of the newest sweep reads (k).
+        sweep_stride: Steps between two sweeps that are read together.
+        neighbours: Remembered tokens that a token of the newest sweep reads, of all sweeps (k).
+        neighbour_radius_m: How far these may be away, m.
+        latents: Vectors that stand for a whole remembered sweep, wherever it was (P).
+        temporal_blocks: Transformer blocks that read the memory; 0 where `sweeps` is 1.
 
     """
 
     size: str
+    tokenizer: str
     voxel_m: float
     range_m: float
     max_points: int
     max_tokens: int
+    patch_points: int
     width: int
     blocks: int
     heads: int
@@ -56,6 +69,9 @@ class ModelConfig:
     sweeps: int
     sweep_stride: int
     neighbours: int
+    neighbour_radius_m: float
+    latents: int
+    temporal_blocks: int
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be built.
@@ -74,10 +90,22 @@ class ModelConfig:
             'heads': (1, 64),
             'window': (8, 4096),
             'point_width': (4, 1024),
-            'sweeps': (1, 1),
-            'sweep_stride': (1, 1),
-            'neighbours': (0, 0),
+            'sweeps': (1, 64),
+            'sweep_stride': (1, 16),
         }
+        if self.tokenizer not in TOKENIZERS:
+            msg = f'tokenizer is {self.tokenizer!r}: give {" or ".join(TOKENIZERS)}'
+            raise BadConfig(msg)
+        farthest_points = self.tokenizer == 'fps_knn'
+        bounds['patch_points'] = (1, 4096) if farthest_points else (0, 0)
+        if farthest_points:
+            # Sampling takes max_tokens passes over all points.
+            bounds |= {'max_points': (1, 1 << 15), 'max_tokens': (1, 1 << 10)}
+        remembers = self.sweeps > 1
+        bounds['neighbours'] = (1, MAX_NEIGHBOURS) if remembers else (0, 0)
+        bounds['neighbour_radius_m'] = (0.01, 100) if remembers else (0, 0)
+        bounds['latents'] = (1, 64) if remembers else (0, 0)
+        bounds['temporal_blocks'] = (1, 16) if remembers else (0, 0)
         for key, (low, high) in bounds.items():
             value = getattr(self, key)
             if not low <= value <= high:
@@ -88,6 +116,12 @@ class ModelConfig:
             msg = (
                 f'width {self.width} over {self.heads} heads gives {head_width:g} channels a head, '
                 'which must be even and at least 6: change width or heads'
+            )
+            raise BadConfig(msg)
+        if self.neighbour_radius_m > 16 * self.voxel_m:
+            msg = (
+                f'neighbour_radius_m {self.neighbour_radius_m} is over 16 voxels of '
+                f'{self.voxel_m}: lower it'
             )
             raise BadConfig(msg)
         if self.range_m / self.voxel_m > 1 << 16:

@@ -11,8 +11,8 @@ class SegmentationHead(nn.Linear):
     """A linear probe on point embeddings."""
 
     def classify(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Label (K, C) embeddings: (K,) int64 class and (K,) its probability."""
-        logits = self(embedding)  # (K, classes)
+        """Label (K, C) embeddings: (K,) int64 class and (K,) its probability, float32."""
+        logits = self(embedding.to(self.weight.dtype))  # (K, classes)
         best, class_id = logits.max(dim=1)  # (K,), (K,)
         return class_id, (best - logits.logsumexp(dim=1)).exp()  # (K,), (K,)
 
@@ -34,7 +34,7 @@ class ColourBasis(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Colour (K, C) embeddings with (K, 3) uint8 RGB; what leaves [low, high] saturates."""
-        projected = (embedding - self.mean) @ self.components  # (K, 3)
+        projected = (embedding.to(self.mean.dtype) - self.mean) @ self.components  # (K, 3)
         unit = (projected - self.low) / (self.high - self.low).clamp_min(1e-6)  # (K, 3)
         return (unit.clamp(0, 1) * 255).round().to(torch.uint8)  # (K, 3)
 

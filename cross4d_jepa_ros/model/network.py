@@ -1,20 +1,47 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The whole network of one sweep: tokenizer, spatial encoder, point decoder and heads."""
+"""The whole network: tokenizer, spatial encoder, temporal encoder, point decoder and heads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from cross4d_jepa_ros.model.config import ModelConfig
 from cross4d_jepa_ros.model.heads import ColourBasis, SegmentationHead
 from cross4d_jepa_ros.model.point_decoder import PointDecoder
 from cross4d_jepa_ros.model.spatial_encoder import SpatialEncoder
-from cross4d_jepa_ros.model.tokenizer import PatchTokenizer
+from cross4d_jepa_ros.model.temporal_memory import Remembered, TemporalEncoder
+from cross4d_jepa_ros.model.tokenizer import Patches, PatchTokenizer
+
+
+@dataclass(frozen=True)
+class SweepInput:
+    """What the network is given of one sweep; L points are looked at one by one.
+
+    Attributes:
+        patches: Which points these are, and their patches.
+        intensity: (L,) in [0, 1]; None where the sensor has none.
+        rgb: (L, 4) colour in [0, 1] and a flag that is 1 where there is one; None in a network
+            without colour.
+        stamp_ns: When.
+        fixed_from_base: (4, 4) float64 pose; None without ego-motion.
+
+    """
+
+    patches: Patches
+    intensity: Tensor | None
+    rgb: Tensor | None
+    stamp_ns: int
+    fixed_from_base: NDArray[np.float64] | None
 
 
 class Network(nn.Module):
-    """Holds the parts; whoever calls it decides which are needed.
+    """Holds the parts; one set of weights for a stream of sweeps and for whole windows.
 
     Args:
         config: Sizes.
@@ -22,6 +49,7 @@ class Network(nn.Module):
 
     """
 
+    temporal: TemporalEncoder | None
     segmentation: SegmentationHead | None
 
     def __init__(self, config: ModelConfig, classes: int) -> None:
@@ -29,6 +57,7 @@ class Network(nn.Module):
         self.config = config
         self.tokenizer = PatchTokenizer(config)
         self.encoder = SpatialEncoder(config)
+        self.temporal = TemporalEncoder(config) if config.sweeps > 1 else None
         self.decoder = PointDecoder(config)
         self.colour_basis = ColourBasis(config.point_width)
         self.segmentation = SegmentationHead(config.point_width, classes) if classes else None
@@ -45,3 +74,80 @@ class Network(nn.Module):
             if isinstance(module, nn.Linear):
                 module.weight.normal_(0, module.in_features**-0.5, generator=generator)
                 module.bias.zero_()
+        if self.temporal is not None:
+            self.temporal.start_as_identity()
+
+    def reckon_in(self, dtype: torch.dtype) -> None:
+        """Have features and weights in another precision from here on.
+
+        Positions, times and all that the heads compute stay in float32 or float64.
+        """
+        for part in (self.tokenizer, self.encoder, self.temporal, self.decoder):
+            for module in part.modules() if part is not None else ():
+                if isinstance(module, nn.Linear | nn.LayerNorm):
+                    module.to(dtype)
+
+    def tokenise(self, sweep: SweepInput) -> tuple[Tensor, Tensor]:
+        """Embed patches and points: (M, D) and (L, C)."""
+        tokenised: tuple[Tensor, Tensor] = self.tokenizer(sweep.patches, sweep.intensity, sweep.rgb)
+        return tokenised
+
+    def encode(self, token: Tensor, patches: Patches) -> Tensor:
+        """Let the (M, D) tokens of one sweep see each other."""
+        if not len(token):
+            return token
+        encoded: Tensor = self.encoder(token, patches.cell, patches.centre)  # (M, D)
+        return encoded
+
+    def recall(
+        self, token: Tensor, sweep: SweepInput, memory: Sequence[Remembered]
+    ) -> tuple[Tensor, Remembered | None]:
+        """Let the newest sweep read the earlier ones.
+
+        Args:
+            token: (M, D) of `encode`.
+            sweep: The newest.
+            memory: What this returned for earlier sweeps, newest first.
+
+        Returns:
+            (M, D) tokens, and what later sweeps will read of this one; the same tokens and None
+            in a network of single sweeps.
+
+        """
+        if self.temporal is None:
+            return token, None
+        patches = sweep.patches
+        newest = self.temporal.remember(
+            token, patches.anchor, patches.centre, sweep.stamp_ns, sweep.fixed_from_base
+        )
+        recalled: Tensor = self.temporal(token, newest, memory)  # (M, D)
+        return recalled, newest
+
+    def decode(self, token: Tensor, point: Tensor, patches: Patches) -> Tensor:
+        """Turn (M, D) tokens and (L, C) point features into (L, C) point embeddings."""
+        embedding: Tensor = self.decoder(token, point, patches.patch_of_kept)  # (L, C)
+        return embedding
+
+    def forward_window(self, sweeps: Sequence[SweepInput]) -> list[tuple[Tensor, Tensor]]:
+        """Answer all sweeps of a window at once, each from itself and those before it.
+
+        Row t reads at most the T - 1 rows before it: the newest row equals what a stream of the
+        same sweeps gives.
+
+        Args:
+            sweeps: Oldest first, `sweep_stride` steps apart, poses in one fixed frame.
+
+        Returns:
+            (M, D) tokens and (L, C) point embeddings of each sweep.
+
+        """
+        rows: list[tuple[Tensor, Tensor]] = []
+        memory: list[Remembered] = []
+        for sweep in sweeps:
+            token, point = self.tokenise(sweep)  # (M, D), (L, C)
+            token = self.encode(token, sweep.patches)  # (M, D)
+            token, newest = self.recall(token, sweep, memory)  # (M, D)
+            if newest is not None:
+                memory = [newest, *memory][: self.config.sweeps - 1]
+            rows.append((token, self.decode(token, point, sweep.patches)))
+        return rows

@@ -21,6 +21,6 @@ class PointDecoder(nn.Module):
     def forward(self, token: Tensor, point: Tensor, patch_of_point: Tensor) -> Tensor:
         """Decode (M, D) tokens, (K, C) point features and (K,) patches to (K, C) embeddings."""
         hidden = self.skip(point)  # (K, C)
-        hidden += self.token_in(token)[patch_of_point]  # (K, C)
+        hidden += self.token_in(token).index_select(0, patch_of_point)  # (K, C)
         embedding: Tensor = self.out(F.relu_(hidden))  # (K, C)
         return embedding

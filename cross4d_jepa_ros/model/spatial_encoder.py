@@ -172,7 +172,7 @@ class SpatialEncoder(nn.Module):
             (M, D) tokens after the final LayerNorm.
 
         """
-        rotation = self.position(centre)  # (2, M, 1, head / 2)
+        rotation = self.position(centre).to(token.dtype)  # (2, M, 1, head / 2)
         walks = [curve(cell, turn) for turn in range(min(len(self.blocks), len(CURVES)))]
         for turn, block in enumerate(self.blocks):
             token = block(token, rotation, walks[turn % len(walks)])  # (M, D)

@@ -294,7 +294,7 @@ class PatchTokenizer(nn.Module):
         features = xyz.new_empty(len(xyz), self.point_in.in_features)  # (L, F)
         features[:, 0:3] = xyz
         features[:, 3:6] = xyz
-        features[:, 0:6] -= centres[patches.patch_of_kept]  # (L, 6)
+        features[:, 0:6] -= centres.index_select(0, patches.patch_of_kept)  # (L, 6)
         features[:, 0:6] /= self._voxel_m
         features[:, 6] = xyz[:, 2] / HEIGHT_DIVISOR_M
         features[:, 7] = xyz.norm(dim=1) / self._range_m
@@ -305,6 +305,7 @@ class PatchTokenizer(nn.Module):
         return features
 
     def _embed(self, features: Tensor) -> Tensor:
+        features = features.to(self.point_in.weight.dtype)  # (L, F)
         hidden = F.relu_(self.point_in(features))  # (L, C)
         point: Tensor = self.point_out(hidden)  # (L, C)
         return point

@@ -70,7 +70,7 @@ def test_equal_content_gives_equal_bytes(
 def test_any_safetensors_reader_reads_it(path: Path, network: Network) -> None:
     with safetensors.safe_open(path, 'pt') as opened:
         assert set(opened.keys()) == set(network.state_dict())
-        assert json.loads(opened.metadata()['contract'])['schema_version'] == 1
+        assert json.loads(opened.metadata()['contract'])['schema_version'] == 2
 
 
 def test_a_head_is_optional(tmp_path: Path, contract: Contract, config: ModelConfig) -> None:
@@ -173,8 +173,8 @@ def rewrite(path: Path, change: Change) -> None:
 @pytest.mark.parametrize(
     ('change', 'reason'),
     [
-        (lambda plain, _: plain.update(schema_version=2), 'schema version is 2.* reads 1'),
-        (lambda plain, _: plain.update(schema_version='1'), "schema version is '1'"),
+        (lambda plain, _: plain.update(schema_version=3), 'schema version is 3.* reads 2'),
+        (lambda plain, _: plain.update(schema_version='2'), "schema version is '2'"),
         (lambda plain, _: plain.update(pallete=[]), "unknown key 'pallete'.* 'palette'"),
         (lambda plain, _: plain.pop('features'), 'missing key features'),
         (lambda plain, _: plain['model'].update(depth=4), "model: unknown key 'depth'"),

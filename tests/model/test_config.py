@@ -63,7 +63,7 @@ def test_missing_keys_are_named(config: ModelConfig) -> None:
         ('range_m', float('inf'), 'range_m is inf'),
         ('max_points', 0, 'max_points is 0'),
         ('blocks', 10**9, 'blocks is 1000000000'),
-        ('sweeps', 4, 'sweeps is 4'),
+        ('sweeps', 65, 'sweeps is 65'),
         ('heads', 5, 'width 12 over 5 heads gives 2.4 channels'),
         ('heads', 3, 'width 12 over 3 heads gives 4 channels'),
     ],

@@ -1,0 +1,485 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What earlier sweeps leave behind, and how the newest sweep reads it.
+
+A sweep is remembered by what it alone determines: projections of its spatial tokens and a few
+latents that stand for all of it. No layer reads another sweep's temporal output, so an answer
+depends on exactly T sweeps, whether they come one by one or all at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cross4d_jepa_ros.model.config import ModelConfig
+
+# Candidates that a token looks at in each stretch of cells around it: the 8 columns of three cells
+# beside its own, and its own column cell by cell.
+STRETCH_SLOTS = 5
+STRETCHES = 11
+SLOT_BITS = 6
+FAR = (1 << 31) - (1 << SLOT_BITS)
+# Distances are compared in whole steps of a voxel's edge, so that on the lattice of a vehicle that
+# stands the rounding errors of its poses change nothing.
+STEPS_PER_VOXEL = 256
+# Keeps the borders of the cells off the lattice, for the same reason.
+CELL_SHIFT = 0.3711
+CELL_BITS = 21
+# Offset and velocity to a remembered token, its age, its squared distance.
+RELATION_CHANNELS = 8
+SPEED_SCALE = 10.0
+
+MAX_GAP_S = 1.0
+MAX_SPEED = 70.0
+MAX_JUMP_M = 2.0
+MAX_TURN_RATE = 6.0
+MAX_TURN = 0.3
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """One sweep in the memory; M tokens and P latents.
+
+    Attributes:
+        stamp_ns: When.
+        fixed_from_base: (4, 4) float64 pose; None without ego-motion, then only the latents are
+            read.
+        anchor: (3, M) float64 m, base frame of this sweep: where neighbours are looked for;
+            depends on the occupied voxels only.
+        centre: (3, M) float64 m: means of each patch's points.
+        key_value: Per temporal block (2, M, H), its keys and values.
+        latent_key_value: Per temporal block (2, P, H).
+
+    """
+
+    stamp_ns: int
+    fixed_from_base: NDArray[np.float64] | None
+    anchor: Tensor
+    centre: Tensor
+    key_value: tuple[Tensor, ...]
+    latent_key_value: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What each of M tokens reads of N remembered ones.
+
+    Attributes:
+        index: (M, k) int64 into the N.
+        found: (M, k); False where there were fewer within the radius.
+        relation: (M, k, R) offset, velocity, age and squared distance, scaled to about 1.
+
+    """
+
+    index: Tensor
+    found: Tensor
+    relation: Tensor
+
+
+def relative_pose(target: NDArray[np.float64], source: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return target_from_source of two poses in one fixed frame, however far its origin is."""
+    relative = np.eye(4)
+    relative[:3, :3] = target[:3, :3].T @ source[:3, :3]
+    # The difference first: it is exact where the product of a large translation is not.
+    relative[:3, 3] = target[:3, :3].T @ (source[:3, 3] - target[:3, 3])
+    return relative
+
+
+class NeighbourLookup(nn.Module):
+    """Finds the remembered tokens near each token by looking up cells of a hash grid.
+
+    The cost does not depend on how many sweeps are remembered but for one sort of integers. Where
+    a stretch of cells holds more than STRETCH_SLOTS tokens, evenly spaced ones are looked at.
+    """
+
+    first_cell: Tensor
+    past_cell: Tensor
+    rank: Tensor
+    slot: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self._neighbours = config.neighbours
+        self._radius_m = config.neighbour_radius_m
+        self._step_m = config.voxel_m / STEPS_PER_VOXEL
+        side = torch.tensor((-1, 0, 1)) << CELL_BITS  # (3,)
+        column = ((side << CELL_BITS)[:, None] + side).flatten()  # (9,)
+        beside = torch.cat((column[:4], column[5:]))  # (8,)
+        own = torch.tensor((-1, 0, 1))  # (3,)
+        for name, value in (
+            ('first_cell', torch.cat((beside - 1, own))),  # (11,): cells above each other adjoin
+            ('past_cell', torch.cat((beside + 2, own + 1))),  # (11,)
+            ('rank', torch.arange(STRETCH_SLOTS)),  # (5,)
+            ('slot', torch.arange(STRETCHES * STRETCH_SLOTS, dtype=torch.int32)),  # (S,)
+        ):
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, query: Tensor, remembered: Tensor) -> tuple[Tensor, Tensor]:
+        """Find the k nearest of N remembered positions for each of M.
+
+        Args:
+            query: (3, M) float64 m.
+            remembered: (3, N) float64 m, same frame; of equally near ones the first counts.
+
+        Returns:
+            (M, k) int64 into the N, and (M, k) bool: False where there were fewer in the radius.
+
+        """
+        key, order = self._cell_key(remembered).sort(stable=True)  # (N,), (N,)
+        cell = self._cell_key(query)[:, None]  # (M, 1)
+        ends = torch.stack((cell + self.first_cell, cell + self.past_cell))  # (2, M, 11)
+        first, past = torch.searchsorted(key, ends).unbind(0)  # (M, 11), (M, 11)
+        held = past - first  # (M, 11)
+        stride = (held / STRETCH_SLOTS).clamp_min_(1)  # (M, 11)
+        place = (stride[:, :, None] * self.rank).long()  # (M, 11, 5)
+        candidate = (first[:, :, None] + place).flatten(1)  # (M, S)
+        candidate = candidate.clamp_max_(len(key) - 1)  # (M, S)
+        steps = self._squared_steps(query, remembered[:, order], candidate)  # (M, S)
+        near = (place < held[:, :, None]).flatten(1)  # (M, S)
+        near &= steps <= round(self._radius_m / self._step_m) ** 2  # (M, S)
+        # Whole numbers that end in the slot: equal distances never change places.
+        rating = torch.where(near, (steps >> 4 << SLOT_BITS) + self.slot, FAR)  # (M, S)
+        best = _smallest(rating, self._neighbours)  # (M, k)
+        chosen = candidate.gather(1, (best & (1 << SLOT_BITS) - 1).long())  # (M, k)
+        return order[chosen], best < FAR  # (M, k), (M, k)
+
+    def _squared_steps(self, query: Tensor, remembered: Tensor, candidate: Tensor) -> Tensor:
+        """Square the distances of (M, S) candidates; (M, S) int32, in steps."""
+        squared = torch.zeros(candidate.shape, dtype=torch.int32, device=query.device)  # (M, S)
+        for there, here in zip(remembered, query, strict=True):
+            there = (there / self._step_m).round_().int()  # (N,)
+            here = (here / self._step_m).round_().int()  # (M,)
+            offset = there.index_select(0, candidate.flatten()).view_as(squared)  # (M, S)
+            offset -= here[:, None]  # (M, S)
+            squared += offset * offset  # (M, S)
+        return squared
+
+    def _cell_key(self, position: Tensor) -> Tensor:
+        """Pack the cells of (3, n) positions into (n,) integers that ascend along x, y, z."""
+        cell = torch.floor(position / self._radius_m + CELL_SHIFT).long()  # (3, n)
+        x, y, z = (cell + (1 << CELL_BITS - 1)).unbind(0)  # (n,) each
+        return x << 2 * CELL_BITS | y << CELL_BITS | z  # (n,)
+
+
+def _smallest(rating: Tensor, count: int) -> Tensor:
+    """Return the `count` smallest of each row of (M, S) int32, in some order."""
+    if rating.device.type == 'cpu':
+        # A tenth of the time of topk.
+        return torch.from_numpy(np.partition(rating.numpy(), count - 1, axis=1)[:, :count])
+    return rating.topk(count, dim=1, largest=False, sorted=False).values  # (M, k)
+
+
+class LatentPooling(nn.Module):
+    """Pools the tokens of a sweep into a few latents, each with an attention of its own."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.score = nn.Linear(config.width, config.latents)
+        self.value = nn.Linear(config.width, config.width)
+
+    def forward(self, token: Tensor) -> Tensor:
+        """Pool (M, D) tokens to (P, D) latents; zero where there are none."""
+        weight = self.score(token).softmax(dim=0)  # (M, P)
+        latent: Tensor = weight.T @ self.value(token)  # (P, D)
+        return latent
+
+
+class TemporalBlock(nn.Module):
+    """One softmax over the neighbours, the latents of all remembered sweeps, and nothing at all.
+
+    All heads read the same keys and values (multi-query attention, arXiv 1911.02150), of half the
+    width: what is gathered for each neighbour sets the price of the memory. A neighbour's relation
+    enters linearly, in the score and in what is read: what a token needs to see motion costs
+    RELATION_CHANNELS per neighbour and no rotation of what is remembered.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, heads, read = config.width, config.heads, config.width // 2
+        self._heads, self._read_width = heads, read
+        self.norm_attention = nn.LayerNorm(width)
+        # Per head: a query, a leaning to relations, one to age, and the pull of reading nothing.
+        self.query = nn.Linear(width, heads * (read + RELATION_CHANNELS + 2))
+        self.key_value = nn.Linear(width, 2 * read)
+        self.latent_key_value = nn.Linear(width, 2 * read)
+        self.attention_out = nn.Linear(heads * (read + RELATION_CHANNELS + 1), width)
+        self.norm_perceptron = nn.LayerNorm(width)
+        self.perceptron_in = nn.Linear(width, 2 * width)
+        self.perceptron_out = nn.Linear(2 * width, width)
+
+    def forward(
+        self,
+        token: Tensor,
+        neighbours: Neighbours | None,
+        key_value: Tensor,
+        latent_key_value: Tensor,
+        latent_age: Tensor,
+    ) -> Tensor:
+        """Read the memory.
+
+        Args:
+            token: (M, D) of the newest sweep.
+            neighbours: Of each token among the N remembered; None where N is 0.
+            key_value: (2, N, H) of `project`.
+            latent_key_value: (2, L, H) of `project_latent`.
+            latent_age: (L,) s.
+
+        Returns:
+            (M, D).
+
+        """
+        read = self._read(token, neighbours, key_value, latent_key_value, latent_age)  # (M, D')
+        token = token + self.attention_out(read)  # (M, D)
+        hidden = F.gelu(self.perceptron_in(self.norm_perceptron(token)))  # (M, 2 D)
+        output: Tensor = token + self.perceptron_out(hidden)  # (M, D)
+        return output
+
+    def _read(
+        self,
+        token: Tensor,
+        neighbours: Neighbours | None,
+        key_value: Tensor,
+        latent_key_value: Tensor,
+        latent_age: Tensor,
+    ) -> Tensor:
+        count, heads, read = len(token), self._heads, self._read_width
+        asked = self.query(self.norm_attention(token)).view(
+            count, heads, -1
+        )  # (M, heads, H + R + 2)
+        query, leaning, ageing, nothing = asked.split_with_sizes(
+            (read, RELATION_CHANNELS, 1, 1), dim=2
+        )  # (M, heads, H), (M, heads, R), (M, heads, 1), (M, heads, 1)
+        query = query * read**-0.5  # (M, heads, H)
+        latent_key, latent_value = latent_key_value  # (L, H) each
+        latent_score = query @ latent_key.T + ageing * latent_age  # (M, heads, L)
+        scores = [nothing, latent_score]  # (M, heads, 1), (M, heads, L)
+        value = relation = None
+        if neighbours is not None:
+            index, relation = neighbours.index.flatten(), neighbours.relation  # (M k,), (M, k, R)
+            key, value = (  # (M, k, H) each
+                part.index_select(0, index).view(count, -1, read) for part in key_value
+            )
+            score = query @ key.mT + leaning @ relation.mT  # (M, heads, k)
+            scores.append(score.masked_fill(~neighbours.found[:, None], -torch.inf))
+        weight = torch.cat(scores, dim=2).softmax(dim=2)  # (M, heads, 1 + L + k)
+        unread, of_latents, of_neighbours = weight.tensor_split(  # (M, heads, 1), ...
+            (1, 1 + len(latent_age)), dim=2
+        )
+        what = of_latents @ latent_value  # (M, heads, H)
+        where = torch.zeros_like(leaning)  # (M, heads, R)
+        if value is not None and relation is not None:
+            what = what + of_neighbours @ value  # (M, heads, H)
+            where = of_neighbours @ relation  # (M, heads, R)
+        return torch.cat((what, where, unread), dim=2).flatten(1)  # (M, D')
+
+    def project(self, token: Tensor) -> Tensor:
+        """Turn (M, D) tokens into the keys and values (2, M, H) that later sweeps read."""
+        return self._parts(self.key_value(token))  # (2, M, H)
+
+    def project_latent(self, latent: Tensor) -> Tensor:
+        """Turn (P, D) latents into the keys and values (2, P, H) that later sweeps read."""
+        return self._parts(self.latent_key_value(latent))  # (2, P, H)
+
+    def _parts(self, projected: Tensor) -> Tensor:
+        halves = projected.view(len(projected), 2, self._read_width)  # (count, 2, H)
+        return halves.transpose(0, 1).contiguous()  # (2, count, H)
+
+
+class TemporalEncoder(nn.Module):
+    """Turns sweeps into what is remembered of them, and reads it for the newest."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self._radius_m = config.neighbour_radius_m
+        self.lookup = NeighbourLookup(config)
+        self.pooling = LatentPooling(config)
+        self.blocks = nn.ModuleList(TemporalBlock(config) for _ in range(config.temporal_blocks))
+        self.norm = nn.LayerNorm(config.width)
+
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Set to 0 what the blocks add, so that training starts from what one sweep says."""
+        for block in self._each():
+            for linear in (block.attention_out, block.perceptron_out):
+                linear.weight.zero_()
+                linear.bias.zero_()
+
+    def _each(self) -> list[TemporalBlock]:
+        return [block for block in self.blocks if isinstance(block, TemporalBlock)]
+
+    def remember(
+        self,
+        token: Tensor,
+        anchor: Tensor,
+        centre: Tensor,
+        stamp_ns: int,
+        fixed_from_base: NDArray[np.float64] | None,
+    ) -> Remembered:
+        """Keep what the newer sweeps will need.
+
+        Args:
+            token: (M, D) of the spatial encoder.
+            anchor: (M, 3) m, where neighbours are looked for; exact, whatever the points' order.
+            centre: (M, 3) m, mean of each patch's points.
+            stamp_ns: Of the sweep.
+            fixed_from_base: (4, 4) float64 pose, or None.
+
+        """
+        latent = self.pooling(token)  # (P, D)
+        return Remembered(
+            stamp_ns=stamp_ns,
+            fixed_from_base=fixed_from_base,
+            anchor=anchor.double().T.contiguous(),  # (3, M)
+            centre=centre.double().T.contiguous(),  # (3, M)
+            key_value=tuple(block.project(token) for block in self._each()),
+            latent_key_value=tuple(block.project_latent(latent) for block in self._each()),
+        )
+
+    def forward(self, token: Tensor, newest: Remembered, memory: Sequence[Remembered]) -> Tensor:
+        """Let the newest sweep read the earlier ones.
+
+        Args:
+            token: (M, D) of its spatial encoder.
+            newest: The same sweep, for its positions, time and pose.
+            memory: Earlier sweeps, newest first.
+
+        Returns:
+            (M, D).
+
+        """
+        if not len(token):
+            return token
+        posed = [sweep for sweep in memory if sweep.fixed_from_base is not None]
+        if newest.fixed_from_base is None:
+            posed = []
+        neighbours = None
+        if sum(sweep.anchor.shape[1] for sweep in posed):
+            neighbours = self._neighbours(newest, posed, token.dtype)
+        latent_age = [  # (P,) each
+            token.new_full((sweep.latent_key_value[0].shape[1],), _age_s(newest, sweep))
+            for sweep in memory
+        ]
+        for number, block in enumerate(self._each()):
+            none = newest.key_value[number][:, :0]  # (2, 0, H)
+            key_value = [none, *(sweep.key_value[number] for sweep in posed)]  # (2, m, H) each
+            latent = [none, *(sweep.latent_key_value[number] for sweep in memory)]  # (2, P, H) each
+            token = block(  # (M, D)
+                token,
+                neighbours,
+                torch.cat(key_value, dim=1),  # (2, N, H)
+                torch.cat(latent, dim=1),  # (2, L, H)
+                torch.cat([none[0, :, 0], *latent_age]),  # (L,)
+            )
+        encoded: Tensor = self.norm(token)  # (M, D)
+        return encoded
+
+    def _neighbours(
+        self, newest: Remembered, posed: Sequence[Remembered], dtype: torch.dtype
+    ) -> Neighbours:
+        anchors, centres, ages = [], [], []
+        for sweep in posed:
+            assert newest.fixed_from_base is not None
+            assert sweep.fixed_from_base is not None
+            pose = relative_pose(newest.fixed_from_base, sweep.fixed_from_base)
+            newest_from_then = torch.from_numpy(pose).to(  # (4, 4)
+                sweep.anchor.device, non_blocking=True
+            )
+            rotation, shift = newest_from_then[:3, :3], newest_from_then[:3, 3:]  # (3, 3), (3, 1)
+            anchors.append(torch.addmm(shift, rotation, sweep.anchor))  # (3, m)
+            centres.append(torch.addmm(shift, rotation, sweep.centre))  # (3, m)
+            ages.append(sweep.anchor.new_full((sweep.anchor.shape[1],), _age_s(newest, sweep)))
+        index, found = self.lookup(newest.anchor, torch.cat(anchors, dim=1))  # (M, k), (M, k)
+        there = torch.cat((torch.cat(centres, dim=1), torch.cat(ages)[None]))  # (4, N)
+        there = there.index_select(1, index.flatten()).view(4, *index.shape)  # (4, M, k)
+        offset = (there[:3] - newest.centre[:, :, None]).to(dtype)  # (3, M, k)
+        age = there[3:].to(dtype)  # (1, M, k)
+        squared = (offset / self._radius_m).square().sum(0, keepdim=True)  # (1, M, k)
+        relation = torch.cat(  # (R, M, k)
+            (offset / self._radius_m, offset / (age * SPEED_SCALE), age, squared)
+        )
+        return Neighbours(index, found, relation.permute(1, 2, 0).contiguous())
+
+
+def _age_s(newest: Remembered, sweep: Remembered) -> float:
+    return (newest.stamp_ns - sweep.stamp_ns) / 1e9
+
+
+class LiveMemory:
+    """The remembered sweeps of one live stream; forgets them when the stream breaks."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._stride = config.sweep_stride
+        self._sweeps: deque[Remembered] = deque(maxlen=(config.sweeps - 1) * config.sweep_stride)
+        self._frame_id = ''
+        self._stamp_ns: int | None = None
+        self._pose: tuple[int, NDArray[np.float64]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.read())
+
+    def clear(self) -> None:
+        """Forget everything: the next sweep is the first."""
+        self._sweeps.clear()
+        self._frame_id, self._stamp_ns, self._pose = '', None, None
+
+    def follow(
+        self, stamp_ns: int, frame_id: str, fixed_from_base: NDArray[np.float64] | None
+    ) -> str:
+        """Forget everything if a sweep does not continue the stream.
+
+        Args:
+            stamp_ns: Of the sweep that comes next.
+            frame_id: Of the sensor.
+            fixed_from_base: (4, 4) pose, or None.
+
+        Returns:
+            Why everything was forgotten; empty where the stream goes on.
+
+        """
+        reason = self._break(stamp_ns, frame_id, fixed_from_base)
+        if reason:
+            self.clear()
+        self._stamp_ns, self._frame_id = stamp_ns, frame_id
+        if fixed_from_base is not None:
+            self._pose = stamp_ns, fixed_from_base
+        return reason
+
+    def _break(
+        self, stamp_ns: int, frame_id: str, fixed_from_base: NDArray[np.float64] | None
+    ) -> str:
+        if self._stamp_ns is None:
+            return ''
+        gap_s = (stamp_ns - self._stamp_ns) / 1e9
+        if gap_s <= 0:
+            return f'the stamp went back by {-gap_s:.3f} s'
+        if gap_s > MAX_GAP_S:
+            return f'{gap_s:.2f} s without a sweep, more than {MAX_GAP_S:g} s'
+        if frame_id != self._frame_id:
+            return f'the sensor frame changed from {self._frame_id!r} to {frame_id!r}'
+        if self._pose is None or fixed_from_base is None:
+            return ''
+        then_ns, then = self._pose
+        seconds = (stamp_ns - then_ns) / 1e9
+        motion = relative_pose(then, fixed_from_base)
+        jump_m = float(np.linalg.norm(motion[:3, 3]))
+        turn = float(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1)))
+        if jump_m > MAX_JUMP_M + MAX_SPEED * seconds:
+            return f'the pose jumped by {jump_m:.1f} m in {seconds:.2f} s'
+        if turn > MAX_TURN + MAX_TURN_RATE * seconds:
+            return f'the pose turned by {np.rad2deg(turn):.0f} degrees in {seconds:.2f} s'
+        return ''
+
+    def read(self) -> list[Remembered]:
+        """Return the sweeps that the next one reads, newest first."""
+        return list(self._sweeps)[self._stride - 1 :: self._stride]
+
+    def add(self, sweep: Remembered) -> None:
+        """Keep a sweep; the oldest goes."""
+        self._sweeps.appendleft(sweep)
