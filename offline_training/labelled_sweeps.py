@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled sweeps of recordings, as the network sees them, in compact files on disk.
 
-A point takes 12 bytes: coordinates in steps of 2 mm, intensity, colour and label in one byte each.
+One file holds one recording. A point takes 13 bytes: coordinates in steps of 2 mm; intensity,
+colour, label and whether it moves in one byte each.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import bisect
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,15 @@ from cross4d_jepa_ros.bag_setup import IMAGE_TYPES, UnfitBag, settle
 from cross4d_jepa_ros.bags import Bag
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.pipeline import sample_colours
+from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 
+# Part of the files' names: raised by every change of what they hold.
+FORMAT = 2
 GRID_M = 0.002
 # What a coordinate in steps of GRID_M holds in 16 bits.
 MAX_RANGE_M = 65.0
+# What is slower stands.
+MOVING_M_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,18 @@ class LabelledSweep:
         intensity: (N,) float32 in [0, 1]; None where the sensor has none.
         rgb: (N, 4) float32: red, green, blue in [0, 1] and 1, or zeros where no image sees it.
         label: (N,) uint8 class id, 255 where unknown.
+        moving: (N,) uint8: 1 on things faster than MOVING_M_S, 0 elsewhere, 255 where unknown.
+        fixed_from_base: (4, 4) pose at `stamp_ns`, m; None without ego-motion.
 
     """
 
+    stamp_ns: int
     xyz: NDArray[np.float32]
     intensity: NDArray[np.float32] | None
     rgb: NDArray[np.float32]
     label: NDArray[np.uint8]
+    moving: NDArray[np.uint8]
+    fixed_from_base: NDArray[np.float64] | None
 
 
 def labelled_frames(path: Path, class_names: tuple[str, ...], *, stride: int) -> Iterator[BagFrame]:
@@ -105,24 +117,32 @@ def read_recording(
         xyz = frame.xyz_base
         seen = np.einsum('ij,ij->i', xyz, xyz) <= range_m**2
         intensity = frame.sweep.intensity
+        index = frame.sweep.index[seen]
+        moving = np.full(len(index), UNKNOWN, np.uint8)
+        if 'speed' in swept.truth:
+            moving[:] = swept.truth['speed'][index] > MOVING_M_S
         yield LabelledSweep(
+            stamp_ns=frame.stamp_ns,
             xyz=xyz[seen],
             intensity=None if intensity is None else intensity[seen],
             rgb=sample_colours(xyz[seen], frame.views),
-            label=swept.truth['class_id'][frame.sweep.index[seen]],
+            label=swept.truth['class_id'][index],
+            moving=moving,
+            fixed_from_base=frame.fixed_from_base,
         )
 
 
 def write_sweeps(path: Path, sweeps: Sequence[LabelledSweep]) -> None:
-    """Write a file of sweeps, atomically.
+    """Write the file of a recording, atomically.
 
     Args:
         path: Target.
-        sweeps: Either all have an intensity or none has.
+        sweeps: In the order of their stamps; either all have an intensity or none has, and so
+            with poses.
 
     Raises:
-        ValueError: There is no sweep, some only have an intensity, or a point is farther away
-            than MAX_RANGE_M.
+        ValueError: There is no sweep, some only have an intensity or a pose, or a point is
+            farther away than MAX_RANGE_M.
 
     """
     if not sweeps:
@@ -134,26 +154,34 @@ def write_sweeps(path: Path, sweeps: Sequence[LabelledSweep]) -> None:
         raise ValueError(msg)
     columns: dict[str, NDArray[Any]] = {
         'start': np.cumsum([0] + [len(sweep.xyz) for sweep in sweeps]).astype(np.int64),
+        'stamp_ns': np.array([sweep.stamp_ns for sweep in sweeps], np.int64),
         'xyz': np.rint(xyz / GRID_M).astype(np.int16),
         'rgb': _bytes(np.concatenate([sweep.rgb for sweep in sweeps])),
         'label': np.concatenate([sweep.label for sweep in sweeps]),
+        'moving': np.concatenate([sweep.moving for sweep in sweeps]),
     }
-    intensity = [sweep.intensity for sweep in sweeps if sweep.intensity is not None]
-    if len(intensity) not in (0, len(sweeps)):
-        msg = (
-            f'{path}: {len(intensity)} of {len(sweeps)} sweeps have an intensity, all or none must'
-        )
-        raise ValueError(msg)
+    intensity = _of_all(path, 'an intensity', [sweep.intensity for sweep in sweeps])
     if intensity:
         columns['intensity'] = _bytes(np.concatenate(intensity))
+    poses = _of_all(path, 'a pose', [sweep.fixed_from_base for sweep in sweeps])
+    if poses:
+        columns['fixed_from_base'] = np.stack(poses)
     write_atomically(path, save(columns))
+
+
+def _of_all(path: Path, what: str, values: Sequence[NDArray[Any] | None]) -> list[NDArray[Any]]:
+    present = [value for value in values if value is not None]
+    if len(present) not in (0, len(values)):
+        msg = f'{path}: {len(present)} of {len(values)} sweeps have {what}, all or none must'
+        raise ValueError(msg)
+    return present
 
 
 class SweepFiles:
     """The sweeps of some files of `write_sweeps`, read when asked for.
 
     Args:
-        paths: Files, in order.
+        paths: Files, in order; each is one recording.
 
     """
 
@@ -165,28 +193,68 @@ class SweepFiles:
     def __len__(self) -> int:
         return int(self._first[-1])
 
+    @property
+    def recordings(self) -> list[range]:
+        """Positions of the sweeps of each recording."""
+        return [range(first, last) for first, last in pairwise(self._first)]
+
     def __getitem__(self, position: int) -> LabelledSweep:
-        if not 0 <= position < len(self):
-            msg = f'sweep {position} of {len(self)}'
-            raise IndexError(msg)
-        number = bisect.bisect_right(self._first, position) - 1
+        number, local = self._found(position)
         file, start = self._files[number], self._starts[number]
-        local = position - self._first[number]
         points = slice(int(start[local]), int(start[local + 1]))
-        intensity = None
-        if 'intensity' in file.keys():  # noqa: SIM118 - a file, not a dict
+        names = file.keys()
+        intensity = pose = None
+        if 'intensity' in names:
             intensity = file.get_slice('intensity')[points].astype(np.float32) / np.float32(255)
+        if 'fixed_from_base' in names:
+            pose = file.get_tensor('fixed_from_base')[local]
         return LabelledSweep(
+            stamp_ns=int(file.get_tensor('stamp_ns')[local]),
             xyz=file.get_slice('xyz')[points].astype(np.float32) * np.float32(GRID_M),
             intensity=intensity,
             rgb=file.get_slice('rgb')[points].astype(np.float32) / np.float32(255),
             label=file.get_slice('label')[points],
+            moving=file.get_slice('moving')[points],
+            fixed_from_base=pose,
         )
+
+    def window(self, position: int, sweeps: int) -> list[LabelledSweep]:
+        """Read a sweep and those before it in its recording.
+
+        Args:
+            position: Of the newest.
+            sweeps: How many at most; fewer where the recording begins.
+
+        Returns:
+            Oldest first.
+
+        Raises:
+            IndexError: There is no sweep at `position`.
+
+        """
+        before = min(self._found(position)[1], sweeps - 1)
+        return [self[earlier] for earlier in range(position - before, position + 1)]
+
+    def _found(self, position: int) -> tuple[int, int]:
+        """Number of the file, and of the sweep in it."""
+        if not 0 <= position < len(self):
+            msg = f'sweep {position} of {len(self)}'
+            raise IndexError(msg)
+        number = bisect.bisect_right(self._first, position) - 1
+        return number, position - self._first[number]
 
     def label_counts(self) -> NDArray[np.int64]:
         """Points of each label over all sweeps, (256,)."""
         counts = [np.bincount(file.get_tensor('label'), minlength=256) for file in self._files]
         total: NDArray[np.int64] = np.sum(counts, axis=0)
+        return total
+
+    def moving_counts(self, labels: Sequence[int]) -> NDArray[np.int64]:
+        """Points of each value of `moving`, (256,), among those of some labels."""
+        total = np.zeros(256, np.int64)
+        for file in self._files:
+            chosen = np.isin(file.get_tensor('label'), labels)
+            total += np.bincount(file.get_tensor('moving')[chosen], minlength=256)
         return total
 
 

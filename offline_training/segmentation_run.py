@@ -1,32 +1,37 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient descent on labelled sweeps, epoch by epoch, with a state to save between them."""
+"""Gradient descent on windows of labelled sweeps, epoch by epoch, with a state to save between."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.model.config import ModelConfig
-from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.model.network import Network, SweepInput
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
 from offline_training.augmentation import augmented
+from offline_training.average_precision import average_precision
 from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
-from offline_training.street.classes import CLASS_NAMES
+from offline_training.street.classes import CAR, CLASS_NAMES, PERSON
 from offline_training.training_settings import Training
 
-# What random numbers are for; equal seeds would give the order and a sweep the same ones.
+# What random numbers are for; equal seeds would give the order and a window the same ones.
 ORDER, AUGMENTATION = 1, 2
 GRADIENT_NORM = 1.0
+MOVABLE = (CAR, PERSON)
+# Sweeps that are answered together where nothing is learnt.
+ANSWERED_AT_ONCE = 16
 
 
 class Run:
@@ -34,20 +39,29 @@ class Run:
 
     Attributes:
         network: What is trained.
+        motion: Logits of standing and moving from a point's embedding; None without such a loss.
         epoch: Whole epochs so far.
-        rows: Of each of these, `loss`, `miou` and the IoU of each class.
+        rows: Of each of these, `loss`, `miou`, the IoU of each class, and with a motion loss
+            `moving_ap`, the average precision of its head for cars and people.
 
     """
 
     def __init__(self, config: Training, model: ModelConfig, learnt: SweepFiles) -> None:
         self.network = Network(model, len(CLASS_NAMES))
         self.network.initialise(torch.Generator().manual_seed(config.seed))
+        self.motion = nn.Linear(model.point_width, 2) if config.motion_weight else None
         self.epoch = 0
         self.rows: list[dict[str, float]] = []
         self._config = config
         self._learnt = learnt
         self._class_weight = _class_weights(learnt)
-        self._named = dict(self.network.named_parameters())
+        self._motion_balance = _motion_balance(learnt)
+        self._trained = nn.ModuleDict({'network': self.network})
+        if self.motion is not None:
+            nn.init.zeros_(self.motion.weight)
+            nn.init.zeros_(self.motion.bias)
+            self._trained['motion'] = self.motion
+        self._named = dict(self._trained.named_parameters())
         matrices = [value for value in self._named.values() if value.dim() > 1]
         others = [value for value in self._named.values() if value.dim() <= 1]
         self._optimiser = torch.optim.AdamW(
@@ -57,17 +71,32 @@ class Run:
             ]
         )
 
+    def start_from(self, tensors: dict[str, Tensor]) -> int:
+        """Take over weights where names and shapes agree; returns how many."""
+        own = self.network.state_dict()
+        taken = {
+            name: value
+            for name, value in tensors.items()
+            if name in own and own[name].shape == value.shape
+        }
+        self.network.load_state_dict({**own, **taken})
+        return len(taken)
+
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps; the last one of an epoch may have fewer sweeps."""
-        return -(-len(self._learnt) // self._config.batch)
+        """Optimiser steps; the last one of an epoch may have fewer windows."""
+        windows = sum(self._windows(recording) for recording in self._learnt.recordings)
+        return -(-windows // self._config.batch)
+
+    def _windows(self, recording: range) -> int:
+        return -(-len(recording) // self._config.sweeps)
 
     def run_epoch(self) -> Iterator[float]:
         """Yield the loss of each step of one epoch."""
         config = self._config
         self.network.train()
-        # Drawn anew for each epoch and sweep, so that nothing but the epoch is to be remembered.
-        order = self._draw(ORDER).permutation(len(self._learnt))
+        # Drawn anew for each epoch and window, so that nothing but the epoch is to be remembered.
+        order = self._newest(self._draw(ORDER))
         for step in range(self.steps_per_epoch):
             batch = order[step * config.batch : (step + 1) * config.batch]
             self._set_learning_rate(self.epoch * self.steps_per_epoch + step)
@@ -75,27 +104,42 @@ class Run:
             total = 0.0
             for position in batch:
                 draw = self._draw(AUGMENTATION, int(position))
-                sweep = augmented(self._learnt[position], config.augmentation, draw)
-                loss = self._loss(sweep) / len(batch)
+                window = self._learnt.window(int(position), config.sweeps)
+                loss = self._loss(augmented(window, config.augmentation, draw)) / len(batch)
                 loss.backward()
                 total += loss.item()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+            torch.nn.utils.clip_grad_norm_(list(self._named.values()), GRADIENT_NORM)
             self._optimiser.step()
             yield total
         self.epoch += 1
 
+    def _newest(self, draw: np.random.Generator) -> NDArray[np.int64]:
+        """Draw the newest sweep of each window of an epoch, (W,): whole ones where they fit."""
+        chosen = []
+        for recording in self._learnt.recordings:
+            whole = min(self._config.sweeps, len(recording)) - 1
+            chosen.append(draw.permutation(recording[whole:])[: self._windows(recording)])
+        return draw.permutation(np.concatenate(chosen).astype(np.int64))
+
     def _draw(self, purpose: int, position: int = 0) -> np.random.Generator:
         return np.random.default_rng((self._config.seed, self.epoch, purpose, position))
 
-    def _loss(self, sweep: LabelledSweep) -> Tensor:
-        embedding, label = embed(self.network, sweep)  # (K, C), (K,)
+    def _loss(self, window: Sequence[LabelledSweep]) -> Tensor:
+        inputs = [sweep_input(self.network, sweep) for sweep in window]
+        rows = self.network.forward_window(inputs)
+        embedding = torch.cat([row[1] for row in rows])  # (L, C) of all rows
+        seen = [given.patches.kept_point for given in inputs]
+        label = _taken(seen, [sweep.label for sweep in window])  # (L,)
         assert self.network.segmentation is not None
-        return F.cross_entropy(
-            self.network.segmentation(embedding),
-            label,
-            weight=self._class_weight,
-            ignore_index=UNKNOWN,
-        )
+        loss = _weighted_mean(self.network.segmentation(embedding), label, self._class_weight)
+        if self.motion is not None:
+            movable = torch.isin(label, torch.tensor(MOVABLE))  # (L,)
+            moving = _taken(seen, [sweep.moving for sweep in window])[movable]  # (L',)
+            answer = self.motion(embedding[movable])  # (L', 2)
+            loss = loss + self._config.motion_weight * _weighted_mean(
+                answer, moving, self._motion_balance
+            )
+        return loss
 
     def _set_learning_rate(self, step: int) -> None:
         steps = self._config.epochs * self.steps_per_epoch
@@ -107,7 +151,7 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Write everything that the next epoch depends on, atomically."""
-        tensors = {f'network.{key}': value for key, value in self.network.state_dict().items()}
+        tensors = self._trained.state_dict()
         for name, parameter in self._named.items():
             for key, value in self._optimiser.state[parameter].items():
                 tensors[f'optimiser.{key}.{name}'] = value
@@ -116,9 +160,7 @@ class Run:
     def load(self, path: Path) -> None:
         """Go on from what `save` wrote."""
         tensors = load_file(path)
-        self.network.load_state_dict(
-            {key: tensors[f'network.{key}'] for key in self.network.state_dict()}
-        )
+        self._trained.load_state_dict({key: tensors[key] for key in self._trained.state_dict()})
         for name, parameter in self._named.items():
             self._optimiser.state[parameter] = {
                 key: tensors[f'optimiser.{key}.{name}'] for key in ('step', 'exp_avg', 'exp_avg_sq')
@@ -134,32 +176,82 @@ def read_rows(state: Path) -> list[dict[str, float]]:
     return rows
 
 
-def embed(network: Network, sweep: LabelledSweep) -> tuple[Tensor, Tensor]:
-    """Return point embeddings (K, C) and labels (K,) of the points that the network sees."""
+def sweep_input(network: Network, sweep: LabelledSweep) -> SweepInput:
+    """Make of a sweep what the network is given."""
     patches = network.tokenizer.group(torch.from_numpy(sweep.xyz))
     intensity = rgb = None
     if sweep.intensity is not None:
-        intensity = torch.from_numpy(sweep.intensity)[patches.kept_point]  # (K,)
+        intensity = torch.from_numpy(sweep.intensity)[patches.kept_point]  # (L,)
     if network.config.colour:
-        rgb = torch.from_numpy(sweep.rgb)[patches.kept_point]  # (K, 4)
-    token, point = network.tokenizer(patches, intensity, rgb)  # (M, D), (K, C)
-    token = network.encoder(token, patches.cell, patches.centre)  # (M, D)
-    embedding: Tensor = network.decoder(token, point, patches.patch_of_kept)  # (K, C)
-    embedding = patches.spread(embedding)  # (K, C)
-    return embedding, torch.from_numpy(sweep.label)[patches.point].long()  # (K, C), (K,)
+        rgb = torch.from_numpy(sweep.rgb)[patches.kept_point]  # (L, 4)
+    return SweepInput(patches, intensity, rgb, sweep.stamp_ns, sweep.fixed_from_base)
 
 
 @torch.inference_mode()
-def score(network: Network, sweeps: SweepFiles) -> SegmentationScores:
-    """Answer all points of sweeps up to the range that their files were cut to, and compare."""
+def answered(
+    network: Network, sweeps: SweepFiles
+) -> Iterator[tuple[LabelledSweep, NDArray[np.int64], Tensor]]:
+    """Answer each sweep from itself and those before it in its recording, as a stream would.
+
+    Yields:
+        The sweep, positions (K,) of its points that the network sees, and their embeddings (K, C).
+
+    """
     network.eval()
+    before = network.config.sweeps - 1
+    for recording in sweeps.recordings:
+        for start in recording[::ANSWERED_AT_ONCE]:
+            stop = min(start + ANSWERED_AT_ONCE, recording.stop)
+            first = max(recording.start, start - before)
+            window = [sweeps[position] for position in range(first, stop)]
+            inputs = [sweep_input(network, sweep) for sweep in window]
+            rows = network.forward_window(inputs)
+            for i in range(start - first, len(window)):
+                patches = inputs[i].patches
+                yield window[i], patches.point.numpy(), patches.spread(rows[i][1])
+
+
+@torch.inference_mode()
+def score(
+    network: Network, motion: nn.Linear | None, sweeps: SweepFiles
+) -> tuple[SegmentationScores, float | None]:
+    """Answer all points of sweeps up to the range that their files were cut to, and compare.
+
+    Returns:
+        The scores, and the average precision of the motion head for cars and people; None without
+        a head.
+
+    """
     scores = SegmentationScores(CLASS_NAMES)
     assert network.segmentation is not None
-    for sweep in map(sweeps.__getitem__, range(len(sweeps))):
-        embedding, label = embed(network, sweep)  # (K, C), (K,)
+    moving, rated = [], []
+    for sweep, point, embedding in answered(network, sweeps):
+        label = sweep.label[point]  # (K,)
         answer = network.segmentation.classify(embedding)[0]  # (K,)
-        scores.add(label.byte().numpy(), answer.byte().numpy())
-    return scores
+        scores.add(label, answer.byte().numpy())
+        if motion is not None:
+            known = np.isin(label, MOVABLE) & (sweep.moving[point] != UNKNOWN)  # (K,)
+            logit = motion(embedding[torch.from_numpy(known)])  # (K', 2)
+            rated.append((logit[:, 1] - logit[:, 0]).numpy())
+            moving.append(sweep.moving[point][known] == 1)
+    if motion is None:
+        return scores, None
+    return scores, average_precision(np.concatenate(moving), np.concatenate(rated))
+
+
+def _taken(points: Sequence[Tensor], values: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Values of these points of each sweep, one after the other, (L,) int64."""
+    each = zip(points, values, strict=True)
+    return torch.cat([torch.from_numpy(value)[point] for point, value in each]).long()  # (L,)
+
+
+def _weighted_mean(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Cross entropy of (L, classes) logits; 0 where no label is known."""
+    known = label != UNKNOWN  # (L,)
+    logits, label = logits[known], label[known]  # (L', classes), (L',)
+    total = F.cross_entropy(logits, label, weight, reduction='sum')  # ()
+    mean: Tensor = total / weight[label].sum().clamp_min(1e-6)  # ()
+    return mean
 
 
 def _class_weights(sweeps: SweepFiles) -> Tensor:
@@ -167,3 +259,9 @@ def _class_weights(sweeps: SweepFiles) -> Tensor:
     counts = torch.from_numpy(sweeps.label_counts()[: len(CLASS_NAMES)]).double()  # (classes,)
     weight = counts.clamp_min(1).rsqrt()  # (classes,)
     return (weight * (counts.sum() / (weight * counts).sum())).float()  # (classes,)
+
+
+def _motion_balance(sweeps: SweepFiles) -> Tensor:
+    """What stands and what moves count the same in total, (2,)."""
+    counts = torch.from_numpy(sweeps.moving_counts(MOVABLE)[:2]).double()  # (2,)
+    return (counts.sum() / (2 * counts.clamp_min(1))).float()  # (2,)

@@ -25,18 +25,24 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
+from cross4d_jepa_ros.model.checkpoint import Contract, load_checkpoint, save_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, load_model_config
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.tokenizer import input_features
 from cross4d_jepa_ros.pipeline import keep_freed_memory
 from cross4d_jepa_ros.shared_files import shared_file
-from offline_training.labelled_sweeps import MAX_RANGE_M, SweepFiles, read_recording, write_sweeps
+from offline_training.labelled_sweeps import (
+    FORMAT,
+    MAX_RANGE_M,
+    SweepFiles,
+    read_recording,
+    write_sweeps,
+)
 from offline_training.make_street_bag import VERSION
-from offline_training.segmentation_run import Run, embed, score
+from offline_training.segmentation_run import Run, score, sweep_input
 from offline_training.street.classes import CLASS_NAMES, PALETTE
 from offline_training.street_recordings import record_towns
-from offline_training.training_settings import Towns, Training, load_training
+from offline_training.training_settings import Towns, Training, load_training, trained_model
 
 BASIS_SWEEPS = 8
 
@@ -44,7 +50,7 @@ BASIS_SWEEPS = 8
 def sweep_files(config: Training, towns: Towns, range_m: float, console: Console) -> SweepFiles:
     """Open the sweeps of some towns, after making what is not there yet."""
     work = Path(config.work)
-    ending = f'{towns.seconds:g}s_{towns.sweep_stride}_{range_m:g}m.safetensors'
+    ending = f'{towns.seconds:g}s_{towns.sweep_stride}_{range_m:g}m_{FORMAT}.safetensors'
     paths = {seed: work / 'sweeps' / f'street_{VERSION}_{seed}_{ending}' for seed in towns.seeds}
     absent = [seed for seed, path in paths.items() if not path.exists()]
     if absent:
@@ -75,33 +81,38 @@ def train(config: Training, command: str, out: Path, console: Console) -> Contra
         console: Where progress goes.
 
     Raises:
-        BadConfig: The model's file is refused.
+        BadConfig: The model's file is refused, or the towns are driven at another stride.
+        BadCheckpoint: What to start from is refused.
         BadBag: A recording cannot be made.
         UnfitBag: A recording is of another street.
         OSError: The disk refuses.
 
     """
-    model = load_model_config(shared_file(f'config/models/{config.model}'))
+    model = trained_model(config, load_model_config(shared_file(f'config/models/{config.model}')))
     if model.range_m > MAX_RANGE_M:
         msg = f'{config.model} sees {model.range_m:g} m far, files of sweeps hold {MAX_RANGE_M:g} m'
         raise BadConfig(msg)
+    start, start_record = _warm_start(config)
     learnt = sweep_files(config, config.towns, model.range_m, console)
     held_out = sweep_files(config, config.held_out, model.range_m, console)
     keep_freed_memory()
-    state = Path(config.work) / f'state_{_digest(config, model)}.safetensors'
+    state = Path(config.work) / f'state_{_digest(config, model, start_record)}.safetensors'
     with _deterministic():
         run = Run(config, model, learnt)
+        if start:
+            taken = run.start_from(start)
+            console.print(f'starts from {taken} tensors of {config.warm_start}')
         if state.exists():
             run.load(state)
             console.print(f'goes on after epoch {run.epoch}, from {state}')
-        head = ' '.join(f'{name:>10}' for name in ('epoch', 'loss', 'miou', *CLASS_NAMES))
-        console.print(head, soft_wrap=True)
+        columns = ('epoch', 'loss', 'miou', *CLASS_NAMES, *(('moving_ap',) if run.motion else ()))
+        console.print(' '.join(f'{name:>10}' for name in columns), soft_wrap=True)
         for row in run.rows:
-            _print_row(row, console)
+            _print_row(row, columns, console)
         while run.epoch < config.epochs:
             _train_epoch(run, held_out, console)
             run.save(state)
-            _print_row(run.rows[-1], console)
+            _print_row(run.rows[-1], columns, console)
         _fit_colour_basis(run.network, learnt)
     contract = Contract(
         model=model,
@@ -118,6 +129,7 @@ def train(config: Training, command: str, out: Path, console: Console) -> Contra
             'command': command,
             'seed': config.seed,
             'epochs': config.epochs,
+            **start_record,
             'miou': round(run.rows[-1]['miou'], 4),
         },
     )
@@ -142,8 +154,10 @@ def _train_epoch(run: Run, held_out: SweepFiles, console: Console) -> None:
             losses.append(loss)
             rate = progress.tasks[0].speed or 0.0
             progress.update(task, advance=1, loss=np.mean(losses[-50:]), rate=rate)
-    scores = score(run.network, held_out)
+    scores, moving_ap = score(run.network, run.motion, held_out)
     row = {name: iou for name, iou in scores.class_iou().items() if iou is not None}
+    if moving_ap is not None:
+        row['moving_ap'] = moving_ap
     run.rows.append(
         {
             'epoch': run.epoch,
@@ -154,22 +168,36 @@ def _train_epoch(run: Run, held_out: SweepFiles, console: Console) -> None:
     )
 
 
-def _print_row(row: dict[str, float], console: Console) -> None:
+def _print_row(row: dict[str, float], columns: tuple[str, ...], console: Console) -> None:
     cells = [f'{row["epoch"]:10.0f}']
-    cells += [f'{row.get(name, math.nan):10.3f}' for name in ('loss', 'miou', *CLASS_NAMES)]
+    cells += [f'{row.get(name, math.nan):10.3f}' for name in columns[1:]]
     console.print(' '.join(cells), highlight=False, soft_wrap=True)
 
 
 @torch.inference_mode()
 def _fit_colour_basis(network: Network, sweeps: SweepFiles) -> None:
     network.eval()
-    chosen = np.linspace(0, len(sweeps) - 1, BASIS_SWEEPS).astype(int)
-    network.colour_basis.fit(torch.cat([embed(network, sweeps[i])[0] for i in chosen]))
+    embeddings = []
+    for position in np.linspace(0, len(sweeps) - 1, BASIS_SWEEPS).astype(int):
+        window = sweeps.window(int(position), network.config.sweeps)
+        rows = network.forward_window([sweep_input(network, sweep) for sweep in window])
+        embeddings.append(rows[-1][1])  # (L, C)
+    network.colour_basis.fit(torch.cat(embeddings))
 
 
-def _digest(config: Training, model: ModelConfig) -> str:
+def _warm_start(config: Training) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read the tensors to start from, and what the training record says of them."""
+    if config.warm_start is None:
+        return {}, {}
+    loaded = load_checkpoint(Path(config.warm_start))
+    record = {'warm_start': config.warm_start, 'warm_start_sha256': loaded.sha256}
+    return loaded.network.state_dict(), record
+
+
+def _digest(config: Training, model: ModelConfig, start_record: dict[str, str]) -> str:
     """Tell runs apart that must not go on from each other."""
-    settings = dataclasses.asdict(config) | {'work': '', 'street': VERSION}
+    settings = dataclasses.asdict(config) | {'work': '', 'street': VERSION, 'format': FORMAT}
+    settings |= start_record | {'warm_start': ''}
     settings['model'] = dataclasses.asdict(model)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 

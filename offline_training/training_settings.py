@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cross4d_jepa_ros.model.config import BadConfig, read_config
+from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, read_config
 from offline_training.augmentation import Augmentation
 
 
@@ -50,15 +50,20 @@ class Training:
     Attributes:
         seed: Of weights, order and augmentation.
         model: File of `config/models/`.
+        sweeps: Of a window; a network with a memory remembers as many, the newest included.
+        memory: Whether the network has one; without, it answers each sweep of a window by itself.
+        warm_start: Checkpoint whose tensors are started from where names and shapes agree.
         work: Folder for recordings, sweeps and the state to go on from.
         towns: To learn from.
         held_out: To score after each epoch.
-        epochs: Passes over all sweeps.
-        batch: Sweeps per step.
+        epochs: Passes over as many sweeps as there are, in windows.
+        batch: Windows per step.
         learning_rate: Its peak; it falls to 0 along a cosine.
         weight_decay: Of matrices.
         warm_up: Share of the steps in which the learning rate rises.
-        augmentation: Of the sweeps to learn from.
+        motion_weight: Of a loss that asks which cars and people move; its head is not kept. 0 asks
+            nothing.
+        augmentation: Of the windows to learn from.
 
     Raises:
         BadConfig: A town is in both sets, or a number makes no sense.
@@ -67,6 +72,9 @@ class Training:
 
     seed: int
     model: str
+    sweeps: int
+    memory: bool
+    warm_start: str | None
     work: str
     towns: Towns
     held_out: Towns
@@ -75,6 +83,7 @@ class Training:
     learning_rate: float
     weight_decay: float
     warm_up: float
+    motion_weight: float
     augmentation: Augmentation
 
     def __post_init__(self) -> None:
@@ -83,7 +92,7 @@ class Training:
         if shared:
             msg = f'town {min(shared)} is learnt from and held out: move held_out.first_seed'
             raise BadConfig(msg)
-        for name in ('epochs', 'batch'):
+        for name in ('epochs', 'batch', 'sweeps'):
             if getattr(self, name) < 1:
                 msg = f'{name} is {getattr(self, name)}: give 1 or more'
                 raise BadConfig(msg)
@@ -91,9 +100,43 @@ class Training:
             if not 0 <= getattr(self, name) <= 1:
                 msg = f'{name} is {getattr(self, name)}: give 0 to 1'
                 raise BadConfig(msg)
+        if self.memory and self.sweeps == 1:
+            msg = 'sweeps is 1, which leaves nothing to remember: give 2 or more, or no memory'
+            raise BadConfig(msg)
+        if not 0 <= self.motion_weight <= 100:
+            msg = f'motion_weight is {self.motion_weight}: give 0 to 100'
+            raise BadConfig(msg)
         if not 0 <= self.warm_up <= 1:
             msg = f'warm_up is {self.warm_up}: give a share of the steps, 0 to 1'
             raise BadConfig(msg)
+
+
+def trained_model(config: Training, model: ModelConfig) -> ModelConfig:
+    """Return the model that a run trains: with as many sweeps as its windows, or with one.
+
+    Raises:
+        BadConfig: The model has no memory and is to have one, or its towns are driven through at
+            another stride than its memory's.
+
+    """
+    for towns in (config.towns, config.held_out):
+        if config.memory and towns.sweep_stride != model.sweep_stride:
+            msg = (
+                f'sweep_stride of the towns from {towns.first_seed} on is {towns.sweep_stride}, '
+                f'that of {config.model} is {model.sweep_stride}: windows need the same'
+            )
+            raise BadConfig(msg)
+    if config.memory:
+        return replace(model, sweeps=config.sweeps)
+    return replace(
+        model,
+        sweeps=1,
+        sweep_stride=1,
+        neighbours=0,
+        neighbour_radius_m=0.0,
+        latents=0,
+        temporal_blocks=0,
+    )
 
 
 def load_training(path: Path) -> Training:

@@ -101,6 +101,17 @@ def camera_at_lidar() -> Any:
     return message_class('tf2_msgs/msg/TFMessage')([stamped])
 
 
+def lidar_at(stamp_ns: int, x: float) -> Any:
+    """Moving transform that puts the LiDAR x m along the first axis of a fixed frame."""
+    vector = message_class('geometry_msgs/msg/Vector3')(x, 0.0, 0.0)
+    turn = message_class('geometry_msgs/msg/Quaternion')(0.0, 0.0, 0.0, 1.0)
+    transform = message_class('geometry_msgs/msg/Transform')(vector, turn)
+    stamped = message_class('geometry_msgs/msg/TransformStamped')(
+        header(stamp_ns, 'odom'), 'lidar', transform
+    )
+    return message_class('tf2_msgs/msg/TFMessage')([stamped])
+
+
 def write(path: Path, messages: list[tuple[int, str, Any]], **notes: str) -> Path:
     """Write (bag stamp, topic, message) in the order of the stamps, behind a static transform."""
     with BagWriter(path) as bag:

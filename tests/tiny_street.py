@@ -19,6 +19,7 @@ from tests.tiny_recording import (
     TRUTH,
     camera_info,
     image,
+    lidar_at,
     sweep,
     truth,
     write,
@@ -41,18 +42,23 @@ def street(seed: int) -> Street:
 
 
 def write_tiny_street(path: Path, seed: int, seconds: float, **notes: str) -> int:
-    """Stands in for the generator: the same interface, a recording of 920 points a sweep."""
+    """Stands in for the generator: the same interface, a recording of 920 points a sweep.
+
+    The sensor moves along its x axis by 0.1 m a sweep.
+    """
     entries: list[tuple[int, str, Any]] = []
-    for number in range(round(seconds * 10)):
+    sweeps = round(seconds * 10)
+    for number in range(sweeps):
         stamp_ns = START_NS + number * 100 * MS
         xyz, labels = street(1000 * seed + number)
         pixels = np.full((6, 8, 3), 40 * number, np.uint8)
         strength = np.full(len(xyz), 0.3, np.float32)
         entries += [
+            (stamp_ns, '/tf', lidar_at(stamp_ns, 0.1 * number)),
             (stamp_ns + 50 * MS, POINTS, sweep(stamp_ns, xyz, intensity=strength)),
             (stamp_ns + 50 * MS, TRUTH, truth(stamp_ns, labels)),
             (stamp_ns + 5 * MS, INFO, camera_info(stamp_ns, 8, 6)),
             (stamp_ns + 5 * MS, IMAGE, image(stamp_ns, pixels)),
         ]
     write(path, entries, **{'class_names': ','.join(CLASS_NAMES), **notes})
-    return len(entries) // 4
+    return sweeps

@@ -14,6 +14,7 @@ from offline_training.labelled_sweeps import (
     LabelledSweep,
     SweepFiles,
     labelled_frames,
+    read_recording,
     write_sweeps,
 )
 from tests import tiny_recording as tiny
@@ -21,15 +22,18 @@ from tests import tiny_recording as tiny
 NAMES = tuple('abcdefgh')
 
 
-def drawn(seed: int, points: int, *, intensity: bool = True) -> LabelledSweep:
+def drawn(seed: int, points: int, *, intensity: bool = True, pose: bool = True) -> LabelledSweep:
     draw = np.random.default_rng(seed)
     rgb = draw.random((points, 4), np.float32)
     rgb[:, 3] = draw.random(points) < 0.5
     return LabelledSweep(
+        stamp_ns=1_700_000_000_000_000_001 + seed,
         xyz=draw.uniform(-60, 60, (points, 3)).astype(np.float32),
         intensity=draw.random(points, np.float32) if intensity else None,
         rgb=rgb * rgb[:, 3:],
         label=draw.integers(0, 7, points).astype(np.uint8),
+        moving=draw.choice(np.array([0, 1, 255], np.uint8), points),
+        fixed_from_base=draw.uniform(-1e7, 1e7, (4, 4)) if pose else None,
     )
 
 
@@ -45,14 +49,34 @@ def test_sweeps_of_several_files_come_back_in_order(tmp_path: Path) -> None:
         np.testing.assert_allclose(got.rgb, sweep.rgb, atol=0.00197)
         np.testing.assert_allclose(got.intensity, sweep.intensity, atol=0.00197)
         np.testing.assert_array_equal(got.label, sweep.label)
+        np.testing.assert_array_equal(got.moving, sweep.moving)
+        np.testing.assert_array_equal(got.fixed_from_base, sweep.fixed_from_base)
+        assert got.stamp_ns == sweep.stamp_ns
         assert (got.xyz.dtype, got.rgb.dtype, got.label.dtype) == ('f4', 'f4', 'u1')
     labels = np.concatenate([sweep.label for sweep in sweeps])
     np.testing.assert_array_equal(files.label_counts(), np.bincount(labels, minlength=256))
 
 
-def test_a_sensor_without_intensity_stays_without(tmp_path: Path) -> None:
-    write_sweeps(tmp_path / 'a', [drawn(0, 20, intensity=False)])
-    assert SweepFiles([tmp_path / 'a'])[0].intensity is None
+@pytest.mark.parametrize(
+    ('position', 'sweeps', 'expected'),
+    [(0, 4, [0]), (2, 4, [0, 1, 2]), (2, 2, [1, 2]), (2, 1, [2]), (3, 4, [3]), (5, 2, [4, 5])],
+)
+def test_windows_end_where_recordings_begin(
+    tmp_path: Path, position: int, sweeps: int, expected: list[int]
+) -> None:
+    for name, seeds in (('a', range(3)), ('b', range(3, 6))):
+        write_sweeps(tmp_path / name, [drawn(seed, 20 + seed) for seed in seeds])
+    files = SweepFiles([tmp_path / 'a', tmp_path / 'b'])
+    assert files.recordings == [range(3), range(3, 6)]
+    window = files.window(position, sweeps)
+    assert [len(sweep.xyz) - 20 for sweep in window] == expected
+
+
+def test_what_a_recording_lacks_stays_away(tmp_path: Path) -> None:
+    write_sweeps(tmp_path / 'a', [drawn(0, 20, intensity=False, pose=False)])
+    sweep = SweepFiles([tmp_path / 'a'])[0]
+    assert sweep.intensity is None
+    assert sweep.fixed_from_base is None
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -97,6 +121,33 @@ def test_a_sweep_without_truth_is_refused(tmp_path: Path) -> None:
         list(labelled_frames(town, NAMES, stride=1))
 
 
-def test_intensity_of_all_sweeps_or_of_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match='1 of 2 sweeps have an intensity'):
-        write_sweeps(tmp_path / 'a', [drawn(0, 9), drawn(1, 9, intensity=False)])
+@pytest.mark.parametrize(
+    ('lacking', 'sentence'),
+    [
+        ({'intensity': False}, '1 of 2 sweeps have an intensity, all or none must'),
+        ({'pose': False}, '1 of 2 sweeps have a pose, all or none must'),
+    ],
+)
+def test_what_some_sweeps_only_have_is_refused(
+    tmp_path: Path, lacking: dict[str, bool], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        write_sweeps(tmp_path / 'a', [drawn(0, 9), drawn(1, 9, **lacking)])
+
+
+@pytest.mark.parametrize(('speed', 'moving'), [((0.4, 0.6), [0, 1]), (None, [255, 255])])
+def test_things_that_are_fast_enough_move(
+    tmp_path: Path, speed: tuple[float, float] | None, moving: list[int]
+) -> None:
+    columns: dict[str, Any] = {'class_id': np.array([3, 4], np.uint8)}
+    if speed is not None:
+        columns['speed'] = np.array(speed, np.float32)
+    xyz = np.array([[4, 1, 0], [5, -1, 1]], np.float32)
+    messages: list[tuple[int, str, Any]] = [
+        (tiny.START_NS, tiny.POINTS, tiny.sweep(tiny.START_NS, xyz)),
+        (tiny.START_NS, tiny.TRUTH, tiny.cloud(tiny.START_NS, columns)),
+    ]
+    town = tiny.write(tmp_path / 'town', messages, class_names=','.join(NAMES))
+    (sweep,) = read_recording(town, NAMES, stride=1, range_m=50.0)
+    assert sweep.moving.tolist() == moving
+    assert sweep.stamp_ns == tiny.START_NS

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from cross4d_jepa_ros.bag_setup import UnfitBag
-from cross4d_jepa_ros.model.checkpoint import load_checkpoint
+from cross4d_jepa_ros.model.checkpoint import BadCheckpoint, load_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig
 from offline_training import street_recordings, train_segmentation
 from offline_training.labelled_sweeps import SweepFiles, read_recording
@@ -27,7 +27,8 @@ from offline_training.train_segmentation import main, train
 from offline_training.training_settings import Training, load_training
 from tests.tiny_street import street, write_tiny_street
 
-DEMO = Path(__file__).parents[2] / 'config' / 'training' / 'demo.yaml'
+TRAINING = Path(__file__).parents[2] / 'config' / 'training'
+DEMO, DEMO_SWEEPS = TRAINING / 'demo.yaml', TRAINING / 'demo_sweeps.yaml'
 QUIET = Console(quiet=True)
 
 Settings = Callable[..., Training]
@@ -50,11 +51,12 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     monkeypatch.setattr(
         street_recordings, 'ProcessPoolExecutor', lambda count, *_, **__: ThreadPoolExecutor(count)
     )
-    towns = {'count': 2, 'seconds': 0.2, 'sweep_stride': 1}
+    towns = {'count': 2, 'seconds': 0.4, 'sweep_stride': 2}
 
-    def made(**changes: Any) -> Training:
-        given = yaml.safe_load(DEMO.read_text())
+    def made(base: Path = DEMO, **changes: Any) -> Training:
+        given = yaml.safe_load(base.read_text())
         given |= {
+            'warm_start': None,
             'work': str(tmp_path / 'work'),
             'towns': {'first_seed': 1, **towns},
             'held_out': {'first_seed': 5, **towns, 'count': 1},
@@ -69,12 +71,16 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return made
 
 
-def test_it_learns_and_says_what_it_did(settings: Settings, tmp_path: Path) -> None:
+@pytest.mark.parametrize(('base', 'sweeps', 'epochs'), [(DEMO_SWEEPS, 1, 10), (DEMO, 4, 15)])
+def test_it_learns_and_says_what_it_did(
+    settings: Settings, tmp_path: Path, base: Path, sweeps: int, epochs: int
+) -> None:
     out = tmp_path / 'tiny.safetensors'
-    contract = train(settings(epochs=10, batch=1), 'the command', out, QUIET)
+    config = settings(base, epochs=epochs, batch=1, learning_rate=0.003)
+    contract = train(config, 'the command', out, QUIET)
     state = next((tmp_path / 'work').glob('state_*.safetensors'))
     rows = read_rows(state)
-    assert [row['epoch'] for row in rows] == list(range(1, 11))
+    assert [row['epoch'] for row in rows] == list(range(1, epochs + 1))
     assert rows[-1]['loss'] < 0.5 * rows[0]['loss']
     assert rows[-1]['road'] > 0.8
     assert 'car' not in rows[-1]
@@ -87,7 +93,9 @@ def test_it_learns_and_says_what_it_did(settings: Settings, tmp_path: Path) -> N
     assert contract.training['kind'] == 'supervised'
     assert contract.training['command'] == 'the command'
     assert contract.training['miou'] == round(rows[-1]['miou'], 4)
-    assert '2 towns (seeds 1 to 2) of 0.2 s, 4 sweeps' in str(contract.training['data'])
+    assert '2 towns (seeds 1 to 2) of 0.4 s, 4 sweeps' in str(contract.training['data'])
+    assert contract.model.sweeps == sweeps
+    assert 'warm_start' not in contract.training
     assert loaded.network.colour_basis.mean.abs().max() > 0
 
 
@@ -127,6 +135,40 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     assert resumed.read_bytes() == whole.read_bytes()
 
 
+def test_a_run_goes_on_from_single_sweeps_to_windows(settings: Settings, tmp_path: Path) -> None:
+    first, second = tmp_path / 'first.safetensors', tmp_path / 'second.safetensors'
+    train(settings(DEMO_SWEEPS, epochs=1), 'x', first, QUIET)
+    # So slow that what is started from is still to be seen.
+    config = settings(epochs=1, learning_rate=1e-9, warm_start=str(first))
+    contract = train(config, 'x', second, QUIET)
+    before, after = load_checkpoint(first), load_checkpoint(second)
+    assert contract.training['warm_start'] == str(first)
+    assert contract.training['warm_start_sha256'] == before.sha256
+    old, new = before.network.state_dict(), after.network.state_dict()
+    shared = [name for name in old if not name.startswith('colour_basis')]
+    assert set(new) - set(old) == {name for name in new if name.startswith('temporal.')} != set()
+    for name in shared:
+        torch.testing.assert_close(new[name], old[name], atol=1e-6, rtol=0)
+    # Weights of another start are another run.
+    train(settings(DEMO_SWEEPS, epochs=1, seed=1), 'x', first, QUIET)
+    train(config, 'x', second, QUIET)
+    assert load_checkpoint(second).contract.training['warm_start_sha256'] != before.sha256
+    assert len(list((tmp_path / 'work').glob('state_*.safetensors'))) == 4
+
+
+def test_a_start_that_is_no_checkpoint_is_refused(settings: Settings, tmp_path: Path) -> None:
+    config = settings(warm_start=str(tmp_path / 'absent.safetensors'))
+    with pytest.raises(BadCheckpoint, match=r'absent\.safetensors: cannot be read'):
+        train(config, 'x', tmp_path / 'out.safetensors', QUIET)
+
+
+def test_windows_of_another_stride_are_refused(settings: Settings, tmp_path: Path) -> None:
+    towns = {'first_seed': 5, 'count': 1, 'seconds': 0.4, 'sweep_stride': 1}
+    sentence = r'from 5 on is 1, that of nano.yaml is 2: windows need the same'
+    with pytest.raises(BadConfig, match=sentence):
+        train(settings(held_out=towns), 'x', tmp_path / 'out.safetensors', QUIET)
+
+
 def test_another_run_does_not_go_on_from_this_one(settings: Settings, tmp_path: Path) -> None:
     out = tmp_path / 'out.safetensors'
     for rate in (0.001, 0.002):
@@ -148,7 +190,7 @@ def test_recordings_and_sweeps_are_made_once(
     # What an interrupted run left behind is no recording.
     recordings = tmp_path / 'work' / 'recordings'
     for seed in config.towns.seeds:
-        left = recordings / 'unfinished' / f'street_{VERSION}_{seed}_0.2s'
+        left = recordings / 'unfinished' / f'street_{VERSION}_{seed}_0.4s'
         left.mkdir(parents=True)
         (left / 'left.mcap').touch()
     train(config, 'x', tmp_path / 'out.safetensors', QUIET)
@@ -163,13 +205,14 @@ def test_read_sweeps_carry_colour_labels_and_the_ground_at_zero(
     settings: Settings, tmp_path: Path
 ) -> None:
     config = settings()
+    poses = []
     sweeps = train_segmentation.sweep_files(config, config.towns, 8.0, QUIET)
     assert isinstance(sweeps, SweepFiles)
     assert len(sweeps) == 4
     assert sweeps.label_counts().sum() == sum(len(sweeps[i].label) for i in range(4))
     for number in range(4):
         got = sweeps[number]
-        xyz, labels = street(1000 * (1 + number // 2) + number % 2)
+        xyz, labels = street(1000 * (1 + number // 2) + 2 * (number % 2))
         xyz[:, 2] += 1.8
         near = np.linalg.norm(xyz, axis=1) <= 8
         np.testing.assert_allclose(got.xyz, xyz[near], atol=0.02)
@@ -179,8 +222,13 @@ def test_read_sweeps_carry_colour_labels_and_the_ground_at_zero(
         lit = got.rgb[:, 3] == 1
         assert (got.xyz[lit, 0] > 0).all()
         assert 0 < lit.sum() < len(lit)
-        np.testing.assert_allclose(got.rgb[lit, :3], 40 * (number % 2) / 255, atol=1e-3)
+        np.testing.assert_allclose(got.rgb[lit, :3], 80 * (number % 2) / 255, atol=1e-3)
         assert not got.rgb[~lit].any()
+        assert not got.moving.any()
+        assert got.fixed_from_base is not None
+        poses.append(got.fixed_from_base[:2, 3].tolist())
+    assert np.allclose(poses, [[0, 0], [0.2, 0]] * 2)
+    assert sweeps[1].stamp_ns - sweeps[0].stamp_ns == 200_000_000
     with pytest.raises(IndexError, match='sweep 4 of 4'):
         sweeps[4]
 
@@ -204,6 +252,9 @@ def test_a_recording_of_other_classes_is_refused(tmp_path: Path) -> None:
         ({'learning_rate': -1.0}, 'learning_rate is -1'),
         ({'batch': 0}, 'batch is 0'),
         ({'warm_up': 5.0}, 'warm_up is 5.0'),
+        ({'sweeps': 0}, 'sweeps is 0'),
+        ({'sweeps': 1}, 'sweeps is 1, which leaves nothing to remember'),
+        ({'motion_weight': -1.0}, 'motion_weight is -1'),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(
@@ -221,7 +272,8 @@ def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_demo_leaves_its_own_town_alone() -> None:
-    config = load_training(DEMO)
+    configs = [load_training(path) for path in (DEMO, DEMO_SWEEPS)]
     demo = re.search(r'make_street_bag .*--seed (\d+)', (DEMO.parents[2] / 'Makefile').read_text())
     assert demo is not None
-    assert int(demo[1]) not in {*config.towns.seeds, *config.held_out.seeds}
+    for config in configs:
+        assert int(demo[1]) not in {*config.towns.seeds, *config.held_out.seeds}
