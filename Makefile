@@ -9,7 +9,7 @@ ROS_jazzy := "ros-jazzy-rclpy[fastrtps]" ros-jazzy-sensor-msgs ros-jazzy-diagnos
 ROS_kilted := ros-rclpy ros-rmw-fastrtps-cpp ros-fastdds ros-sensor-msgs ros-diagnostic-msgs \
   ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-rosgraph-msgs
 
-.PHONY: demo street-check demo-checkpoint test test-ros test-colcon lint format parameters clean
+.PHONY: demo street-check motion-check demo-checkpoint test test-ros test-colcon lint format parameters clean
 
 $(VENV)/ready: constraints/$(ROS_LINE).txt setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -38,8 +38,13 @@ endif
 street-check: $(VENV)/ready
 	$(BIN)/python -m offline_training.street_check --out out/street_check.json
 
-# Remakes the checkpoint that ships.
+# Whether a memory of four sweeps sees which cars move, and costs nothing elsewhere.
+motion-check: $(VENV)/ready
+	$(BIN)/python -m offline_training.motion_check --out out/motion_check.json
+
+# Remakes the checkpoint that ships: first single sweeps, then windows of them.
 demo-checkpoint: $(VENV)/ready
+	$(BIN)/python -m offline_training.train_segmentation config/training/demo_sweeps.yaml out/training/demo_sweeps.safetensors
 	$(BIN)/python -m offline_training.train_segmentation config/training/demo.yaml config/demo.safetensors
 
 test: $(VENV)/ready
