@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import ctypes
 import enum
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cross4d_jepa_ros.compute import GpuStopwatch, Stopwatch, choose
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.heads import frame_embedding
-from cross4d_jepa_ros.model.tokenizer import Patches
+from cross4d_jepa_ros.model.network import SweepInput
+from cross4d_jepa_ros.model.temporal_memory import LiveMemory
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
@@ -46,16 +45,19 @@ class Perception:
 
     Attributes:
         class_id: (P,) index into the contract's class names, in the message's order; 255 where
-            the point is invalid, out of range, capped, or below the threshold.
+            the point is invalid, out of range, or below the threshold.
         probability: (P,) of the most probable class, also below the threshold; 0 where the point
-            is invalid, out of range or capped.
+            is invalid or out of range.
         token_xyz: (M, 3) mean of each token's points, sensor frame, m.
         token_embedding: (M, D), rows as in `token_xyz`.
         embedding_rgb: (P, 3) each point's embedding in the model's fixed three-colour basis,
-            black where the point is invalid, out of range or capped.
+            black where the point is invalid or out of range.
         frame_embedding: (D,) mean of the tokens, zero where there are none.
         token_count: M.
         window_length: Sweeps that the answer depends on, this one included.
+        reset: Why the past was forgotten before this sweep because the stream broke; else empty.
+        capped_points: Points in range that took the answer of another one in their patch.
+        capped_tokens: Occupied voxels that were no tokens of their own.
         stage_ms: Wall time of each of `Pipeline.STAGES`, 0 for one that was not needed.
 
     """
@@ -69,11 +71,14 @@ class Perception:
     frame_embedding: NDArray[np.float32] | None
     token_count: int
     window_length: int
+    reset: str
+    capped_points: int
+    capped_tokens: int
     stage_ms: dict[str, float]
 
 
 class Pipeline:
-    """One loaded network.
+    """One loaded network and the memory of one stream of sweeps.
 
     On a CPU the process keeps up to 256 MB of freed memory for the next step: giving it back and
     faulting it in again would cost a quarter of every step.
@@ -81,13 +86,20 @@ class Pipeline:
     Args:
         checkpoint: A file of `model.checkpoint`.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+        precision: `auto` (what the device is fastest at), `fp32`, `bf16`, or on a GPU `fp16`;
+            positions, times and probabilities have at least float32 in any case.
         threads: CPU threads of PyTorch in this process; 0 leaves them as they are.
         probability_threshold: Points whose best class is less probable are 255; may be set
             while running.
 
+    Attributes:
+        window_length: Sweeps that the last answer depended on, its own included.
+        last_reset: Why the past was last forgotten because the stream broke; empty if never.
+        precision: In use: `fp32`, `bf16` or `fp16`.
+
     Raises:
         BadCheckpoint: The file is refused.
-        ValueError: The device does not exist here.
+        ValueError: The device does not exist here, or has no such precision.
 
     """
 
@@ -98,10 +110,12 @@ class Pipeline:
         checkpoint: Path,
         *,
         device: str = 'auto',
+        precision: str = 'auto',
         threads: int = 0,
         probability_threshold: float = 0.0,
     ) -> None:
-        self.device = _device(device)
+        self._compute = choose(device, precision)
+        self.device, self.precision = self._compute.device, self._compute.precision
         if threads > 0:
             torch.set_num_threads(threads)
         if self.device.type == 'cpu':
@@ -110,20 +124,38 @@ class Pipeline:
         self.contract = loaded.contract
         self.model_sha256 = loaded.sha256
         self.probability_threshold = probability_threshold
+        self.last_reset = ''
+        self.window_length = 1
         self._network = loaded.network.to(self.device)
+        self._network.reckon_in(self._compute.dtype)
+        self._memory = LiveMemory(self.contract.model)
 
     @property
-    def window_length(self) -> int:
-        """Sweeps in memory, the newest included."""
+    def sweeps(self) -> int:
+        """Most sweeps that an answer depends on, the newest included (T)."""
         return self.contract.model.sweeps
 
     def warm_up(self) -> None:
-        """Run a synthetic sweep of full size through every output."""
-        self.step(_warm_up_frame(self.contract.model.range_m), Output.ALL)
+        """Run synthetic sweeps of full size through every output, until one reads another."""
+        for number in range(self.contract.model.sweep_stride + 1):
+            frame = _warm_up_frame(self.contract.model.range_m, number * 100_000_000)
+            self.step(frame, Output.ALL)
         self.reset()
 
-    def reset(self) -> None:
-        """Forget the past: the next sweep is the first. One sweep at a time has no past."""
+    def reset(self, reason: str = '') -> None:
+        """Forget the past: the next sweep is the first.
+
+        Args:
+            reason: For `last_reset`, where the stream broke.
+
+        """
+        self.last_reset = reason or self.last_reset
+        self._memory.clear()
+
+    def free_memory(self) -> None:
+        """Forget the past and give the device's unused memory back, after it has run out."""
+        self.reset('memory ran out')
+        self._compute.free()
 
     @torch.inference_mode()
     def step(self, frame: SensorFrame, outputs: Output) -> Perception:
@@ -139,97 +171,110 @@ class Pipeline:
                 another length than the sweep.
 
         """
-        stage_ms = dict.fromkeys(self.STAGES, 0.0)
+        watch = self._compute.stopwatch()
         network = self._network
-        with self._timed(stage_ms, 'tokenise'):
-            patches, token, point = self._tokenise(frame)
-        with self._timed(stage_ms, 'spatial'):
-            if len(token):
-                token = network.encoder(token, patches.cell, patches.centre)  # (M, D)
+        sweep = self._sweep_input(frame)
+        token, point = network.tokenise(sweep)  # (M, D), (L, C)
+        watch.lap('tokenise')
+        token = network.encode(token, sweep.patches)  # (M, D)
+        watch.lap('spatial')
+        reset = self._memory.follow(frame.stamp_ns, frame.sweep.frame_id, frame.fixed_from_base)
+        self.last_reset = reset or self.last_reset
+        memory = self._memory.read()
+        self.window_length = 1 + len(memory)
+        token, newest = network.recall(token, sweep, memory)  # (M, D)
+        if newest is not None:
+            self._memory.add(newest)
+            watch.lap('temporal')
         if network.segmentation is None:
             outputs &= ~Output.SEGMENTATION
         if outputs & (Output.SEGMENTATION | Output.EMBEDDINGS_RGB):
-            with self._timed(stage_ms, 'point_decoder'):
-                point = network.decoder(token, point, patches.patch_of_kept)  # (L, C)
-        with self._timed(stage_ms, 'head'):
-            return self._answer(frame, outputs, patches, token, point, stage_ms)
+            point = network.decode(token, point, sweep.patches)  # (L, C)
+            watch.lap('point_decoder')
+        return self._answer(frame, outputs, sweep, token, point, reset, watch)
 
-    def _tokenise(self, frame: SensorFrame) -> tuple[Patches, torch.Tensor, torch.Tensor]:
+    def _sweep_input(self, frame: SensorFrame) -> SweepInput:
         if frame.xyz_base.shape != frame.sweep.xyz.shape:
             msg = f'xyz_base is {frame.xyz_base.shape}, the sweep is {frame.sweep.xyz.shape}'
             raise ValueError(msg)
-        tokenizer = self._network.tokenizer
-        # Copied: the arrays of a sweep may be read-only views of its message.
-        xyz = torch.tensor(frame.xyz_base, dtype=torch.float32)  # (N, 3)
-        patches = tokenizer.group(xyz.to(self.device))
         intensity = rgb = None
+        xyz = self._compute.upload(frame.xyz_base)  # (N, 3)
         if frame.sweep.intensity is not None:
-            intensity = torch.tensor(frame.sweep.intensity).to(self.device)[patches.kept_point]
+            intensity = self._compute.upload(frame.sweep.intensity)  # (N,)
         if self.contract.colour:
-            rgb = torch.from_numpy(sample_colours(patches.xyz.cpu().numpy(), frame.views))  # (K, 4)
-            rgb = rgb.to(self.device)  # (K, 4)
-        token, point = tokenizer(patches, intensity, rgb)  # (M, D), (K, C)
-        return patches, token, point
+            # Of all points: to ask the device first which ones it keeps would hold both up.
+            rgb = self._compute.upload(sample_colours(frame.xyz_base, frame.views))  # (N, 4)
+        patches = self._network.tokenizer.group(xyz)
+        kept = patches.kept_point  # (L,)
+        return SweepInput(
+            patches,
+            None if intensity is None else intensity.index_select(0, kept),  # (L,)
+            None if rgb is None else rgb.index_select(0, kept),  # (L, 4)
+            frame.stamp_ns,
+            frame.fixed_from_base,
+        )
 
     def _answer(
         self,
         frame: SensorFrame,
         outputs: Output,
-        patches: Patches,
+        sweep: SweepInput,
         token: torch.Tensor,
         point: torch.Tensor,
-        stage_ms: dict[str, float],
+        reset: str,
+        watch: Stopwatch | GpuStopwatch,
     ) -> Perception:
-        network = self._network
-        class_id = probability = embedding_rgb = None
-        points = frame.sweep.point_count
-        position = frame.sweep.index[patches.point.cpu().numpy()]  # (K,) in the message
+        network, patches = self._network, sweep.patches
+        found = {'point': patches.point}  # (K,)
         if Output.SEGMENTATION in outputs and network.segmentation is not None:
             best, certainty = network.segmentation.classify(point)  # (L,), (L,)
             best = best.where(certainty >= self.probability_threshold, UNKNOWN)  # (L,)
-            class_id = np.full(points, UNKNOWN, dtype=np.uint8)
-            class_id[position] = patches.spread(best.to(torch.uint8)).cpu().numpy()
-            probability = np.zeros(points, dtype=np.float32)
-            probability[position] = patches.spread(certainty).cpu().numpy()
+            found['class_id'] = patches.spread(best.to(torch.uint8))  # (K,)
+            found['probability'] = patches.spread(certainty)  # (K,)
         if Output.EMBEDDINGS_RGB in outputs:
-            embedding_rgb = np.zeros((points, 3), dtype=np.uint8)
-            embedding_rgb[position] = patches.spread(network.colour_basis(point)).cpu().numpy()
-        token_xyz = token_embedding = pooled = None
+            found['embedding_rgb'] = patches.spread(network.colour_basis(point))  # (K, 3)
         if Output.EMBEDDINGS in outputs:
-            token_embedding = token.cpu().numpy()
-            sensor_from_base = invert(frame.base_from_sensor)
-            token_xyz = transform_points(sensor_from_base, patches.centre.cpu().numpy())
+            found['token_xyz'] = patches.centre  # (M, 3)
+            found['token_embedding'] = token.float()  # (M, D)
         if Output.FRAME_EMBEDDING in outputs:
-            pooled = frame_embedding(token).cpu().numpy()
+            found['frame_embedding'] = frame_embedding(token.float())  # (D,)
+        answer = dict(zip(found, self._compute.download(*found.values()), strict=True))
+        position = frame.sweep.index[answer['point']]  # (K,) in the message
+        for name, nothing in (('class_id', UNKNOWN), ('probability', 0), ('embedding_rgb', 0)):
+            if name in answer:
+                seen = answer[name]  # (K, ...)
+                shape = (frame.sweep.point_count, *seen.shape[1:])
+                answer[name] = np.full(shape, nothing, seen.dtype)  # (P, ...)
+                answer[name][position] = seen
+        if 'token_xyz' in answer:
+            sensor_from_base = invert(frame.base_from_sensor)
+            answer['token_xyz'] = transform_points(sensor_from_base, answer['token_xyz'])
+        watch.lap('head')
         return Perception(
             stamp_ns=frame.stamp_ns,
-            class_id=class_id,
-            probability=probability,
-            token_xyz=token_xyz,
-            token_embedding=token_embedding,
-            embedding_rgb=embedding_rgb,
-            frame_embedding=pooled,
+            class_id=answer.get('class_id'),
+            probability=answer.get('probability'),
+            token_xyz=answer.get('token_xyz'),
+            token_embedding=answer.get('token_embedding'),
+            embedding_rgb=answer.get('embedding_rgb'),
+            frame_embedding=answer.get('frame_embedding'),
             token_count=len(token),
             window_length=self.window_length,
-            stage_ms=stage_ms,
+            reset=reset,
+            capped_points=patches.capped_points,
+            capped_tokens=patches.capped_tokens,
+            stage_ms=dict.fromkeys(self.STAGES, 0.0) | watch.read_ms(),
         )
 
-    @contextmanager
-    def _timed(self, stage_ms: dict[str, float], stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self.device.type == 'cuda':
-            torch.cuda.synchronize(self.device)
-        stage_ms[stage] = (time.perf_counter() - start) * 1e3
 
-
+@np.errstate(invalid='ignore', over='ignore')
 def sample_colours(
     xyz_base: NDArray[np.float32], views: tuple[CameraView, ...]
 ) -> NDArray[np.float32]:
     """Look up the colour of each point in the first image that sees it.
 
     Args:
-        xyz_base: (N, 3) finite, base frame, m.
+        xyz_base: (N, 3) base frame, m; no image sees those that are not finite.
         views: Each image has the size that its camera says.
 
     Returns:
@@ -261,21 +306,6 @@ def sample_colours(
     return colours
 
 
-def _device(name: str) -> torch.device:
-    if name == 'auto':
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        msg = f'device is {name!r}, expected auto, cpu, cuda or cuda:N'
-        raise ValueError(msg) from error
-    gpus = torch.cuda.device_count()
-    if device.type != 'cpu' and (device.type != 'cuda' or (device.index or 0) >= gpus):
-        msg = f'device {name!r} is not on this machine, which has {gpus} CUDA GPUs: use auto or cpu'
-        raise ValueError(msg)
-    return device
-
-
 def keep_freed_memory() -> None:
     """Have this process keep what it frees; see `Pipeline`. For good, and only under glibc."""
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
@@ -284,7 +314,7 @@ def keep_freed_memory() -> None:
             mallopt(parameter, value)
 
 
-def _warm_up_frame(range_m: float) -> SensorFrame:
+def _warm_up_frame(range_m: float, stamp_ns: int) -> SensorFrame:
     # Points as dense as a real sweep's: many near, few far, most on the ground.
     draw = np.random.default_rng(0)
     distance = range_m * draw.random(WARM_UP_POINTS) ** 3
@@ -298,7 +328,7 @@ def _warm_up_frame(range_m: float) -> SensorFrame:
     )
     view = CameraView(0, np.zeros((480, 640, 3), np.uint8), 0, camera, camera_from_base)
     sweep = Sweep(
-        stamp_ns=0,
+        stamp_ns=stamp_ns,
         frame_id='base',
         height=1,
         width=WARM_UP_POINTS,
@@ -308,4 +338,4 @@ def _warm_up_frame(range_m: float) -> SensorFrame:
         time_offset_ns=None,
         index=np.arange(WARM_UP_POINTS),
     )
-    return SensorFrame(0, sweep, xyz, np.eye(4), None, (view,))
+    return SensorFrame(stamp_ns, sweep, xyz, np.eye(4), np.eye(4), (view,))
