@@ -69,6 +69,9 @@ class Observation:
         received, answered, dropped: Sweeps within the recent window, and reasons as of the last.
         missing_sweeps: Sweeps that gaps in the stamps say were sent and never arrived, likewise.
         pipeline_ms: Median time of one sweep in the worker.
+        capped_points, capped_tokens: Median of the recent answers.
+        max_points, max_tokens: Of the model.
+        latents: What is left of a full memory without ego-motion; 0 in a model of single sweeps.
         notes: Problems that stop no sweep, by input.
 
     """
@@ -90,6 +93,11 @@ class Observation:
     missing_sweeps: int = 0
     pipeline_ms: float = 0.0
     period_ms: float = 0.0
+    capped_points: int = 0
+    capped_tokens: int = 0
+    max_points: int = 0
+    max_tokens: int = 0
+    latents: int = 0
     missing_profile: str | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -110,6 +118,8 @@ def findings(seen: Observation) -> list[Finding]:
             for finding in _camera(seen, index, image)
         ),
         *_speed(seen),
+        *_memory(seen),
+        *_caps(seen),
         *(Finding(Level.WARN, 'model', warning) for warning in seen.warnings),
     ]
 
@@ -299,3 +309,34 @@ def _speed(seen: Observation) -> list[Finding]:
             '(device:=cuda), more threads, a smaller model, or fewer subscribed outputs',
         )
     ]
+
+
+def _memory(seen: Observation) -> list[Finding]:
+    note = seen.notes.get('ego_motion')
+    if not note or not seen.latents:
+        return []
+    frame = '' if 'fixed_frame' in note else ', or set fixed_frame'
+    text = (
+        f'{note}: the memory is reduced to {seen.latents} latents. Publish odometry '
+        f'(~/input/odometry) or TF{frame}'
+    )
+    return [Finding(Level.WARN, 'ego_motion', text)]
+
+
+def _caps(seen: Observation) -> list[Finding]:
+    result = []
+    if seen.capped_points:
+        text = (
+            f'about {seen.capped_points} points a sweep are over max_points {seen.max_points} of '
+            'the model and take the answer of one beside them: take a model with a higher '
+            'max_points, or thin the cloud'
+        )
+        result.append(Finding(Level.WARN, 'points', text))
+    if seen.capped_tokens:
+        text = (
+            f'about {seen.capped_tokens} voxels a sweep are over max_tokens {seen.max_tokens} of '
+            'the model and share a token: take a model with a higher max_tokens or voxel_m, or a '
+            'shorter range_m'
+        )
+        result.append(Finding(Level.WARN, 'points', text))
+    return result

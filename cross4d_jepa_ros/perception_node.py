@@ -27,6 +27,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import PointCloud2
 
+from cross4d_jepa_ros.compute import is_out_of_memory
 from cross4d_jepa_ros.health import ClockState, Observation, findings
 from cross4d_jepa_ros.ledger import Drop, SweepLedger
 from cross4d_jepa_ros.pipeline import Pipeline
@@ -37,6 +38,7 @@ from cross4d_jepa_ros.ros.diagnostics import (
     Values,
     image_values,
     latency_values,
+    model_values,
     points_values,
 )
 from cross4d_jepa_ros.ros.inputs import Inputs
@@ -59,6 +61,7 @@ SYNC_PERIOD_S = 0.01
 DIAGNOSTICS_PERIOD_S = 1.0
 SETTLE_S = 1.5
 JUMP_SHOWN_S = 10.0
+OUT_OF_MEMORY_LIMIT = 3
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,7 @@ class PerceptionNode(LifecycleNode):
         self._ledger = SweepLedger()
         self._telemetry = Telemetry()
         self._reset_requested = threading.Event()
+        self._out_of_memory = 0
         self._arrivals: dict[int, int] = {}
         self._refusal = ''
         self._jump = (float('-inf'), '')
@@ -143,7 +147,9 @@ class PerceptionNode(LifecycleNode):
         assert self._synchroniser and self._pipeline and self._inputs
         self._synchroniser.clear()
         self._reset_requested.set()
-        self._worker = NewestFirstWorker(self._answer, self._overtaken, self._pipeline.warm_up)
+        self._jump = (float('-inf'), '')
+        self._refusal, self._out_of_memory = '', 0
+        self._worker = NewestFirstWorker(self._answer, self._overtaken, self._warm_up)
         self._telemetry.forget_recent(self._ledger.counts(), self._synchroniser.statistics())
         self._inputs.open()
         self._entered()
@@ -181,6 +187,7 @@ class PerceptionNode(LifecycleNode):
         self._pipeline = Pipeline(
             model,
             device=config.device,
+            precision=config.precision,
             threads=config.threads,
             probability_threshold=self.get_parameter('segmentation.threshold').value,
         )
@@ -206,7 +213,8 @@ class PerceptionNode(LifecycleNode):
         contract = self._pipeline.contract
         self._outputs = Outputs(self, contract.palette, stage_names(Pipeline.STAGES))
         self.get_logger().info(
-            f'model {model} ({contract.training["kind"]}) on {self._pipeline.device}'
+            f'model {model} ({contract.training["kind"]}) on {self._pipeline.device} in '
+            + self._pipeline.precision
             + ('' if contract.class_names else '; it has no segmentation head: embeddings only')
         )
 
@@ -284,23 +292,48 @@ class PerceptionNode(LifecycleNode):
     def _release_late(self) -> None:
         if self._worker is not None and self._synchroniser is not None:
             self._synchroniser.poll()
+        if self._worker is not None and self._out_of_memory >= OUT_OF_MEMORY_LIMIT:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        reason = self._ledger.counts().last_reason.get(Drop.OUT_OF_MEMORY, '')
+        self._refusal = (
+            f'memory ran out {self._out_of_memory} times in a row ({reason}): take a smaller '
+            'model, one with lower max_points and max_tokens, or another device; then activate '
+            'the node again'
+        )
+        self.get_logger().error(f'deactivated: {self._refusal}')
+        self.trigger_deactivate()
 
     # The worker's thread
 
+    def _warm_up(self) -> None:
+        assert self._pipeline is not None
+        try:
+            self._pipeline.warm_up()
+        except Exception as error:  # the first sweep will meet it again, and be counted
+            self.get_logger().error(f'warm-up failed: {error}')
+
     def _answer(self, job: Job) -> None:
+        lacking = False
         try:
             self._perceive(job)
         except MalformedCloud as error:
             self._drop(Drop.MALFORMED, error)
         except NoTransform as error:
             self._drop(Drop.NO_TRANSFORM, error)
-        except torch.OutOfMemoryError as error:
-            self._drop(Drop.OUT_OF_MEMORY, error)
         except Exception as error:
-            self._drop(Drop.ERROR, error)
+            lacking = is_out_of_memory(error)
+            self._drop(Drop.OUT_OF_MEMORY if lacking else Drop.ERROR, error)
+        # Only here: until the handler ends, the error holds on to what the step had allocated.
+        if lacking:
+            self._out_of_memory += 1
+            if self._pipeline is not None:
+                self._pipeline.free_memory()
 
     def _drop(self, cause: Drop, error: Exception) -> None:
-        self._ledger.drop(cause, f'{error}' if cause != Drop.ERROR else repr(error))
+        reason = str(error).partition('\n')[0]
+        self._ledger.drop(cause, repr(error) if cause == Drop.ERROR else reason)
         self.get_logger().error(
             f'sweep dropped ({cause}): {error}', throttle_duration_sec=LOG_EVERY_S
         )
@@ -312,13 +345,18 @@ class PerceptionNode(LifecycleNode):
             return
         if self._reset_requested.is_set():
             self._reset_requested.clear()
-            pipeline.reset()
+            pipeline.reset(self._jump[1])
             assembler.reset()
         started = time.perf_counter()
         frame = assembler.assemble(job.points, job.images, views=pipeline.contract.colour)
         decoded = time.perf_counter()
         names = outputs.subscribed()
         perception = pipeline.step(frame, wanted(names))
+        self._out_of_memory = 0
+        if perception.reset:
+            self.get_logger().warning(
+                f'the memory was cleared: {perception.reset}', throttle_duration_sec=LOG_EVERY_S
+            )
         stepped = time.perf_counter()
         answers = outputs.build(names, job.points, perception)
         built = time.perf_counter()
@@ -333,7 +371,8 @@ class PerceptionNode(LifecycleNode):
             'message_build': (built - stepped) * 1e3,
         }
         latency_ms = (time.monotonic_ns() - job.arrived_ns) / 1e6
-        self._telemetry.answered(latency_ms, stages)
+        capped = perception.capped_points, perception.capped_tokens
+        self._telemetry.answered(latency_ms, stages, capped)
         outputs.publish_durations({**stages, 'latency': latency_ms})
 
     # Diagnostics
@@ -353,6 +392,8 @@ class PerceptionNode(LifecycleNode):
         missing, period_ms = self._telemetry.missing_sweeps()
         assert self._pipeline is not None
         untrained = self._pipeline.contract.training['kind'] == 'untrained'
+        model = self._pipeline.contract.model
+        capped_points, capped_tokens = self._telemetry.capped()
         return Observation(
             lifecycle,
             clock=clock,
@@ -370,6 +411,11 @@ class PerceptionNode(LifecycleNode):
             missing_sweeps=missing,
             pipeline_ms=self._telemetry.pipeline_ms(),
             period_ms=period_ms,
+            capped_points=capped_points,
+            capped_tokens=capped_tokens,
+            max_points=model.max_points,
+            max_tokens=model.max_tokens,
+            latents=model.latents * (model.sweeps - 1),
             missing_profile=self._missing_profile,
             notes=dict(assembler.notes),
             warnings=('the weights are untrained: labels mean nothing; set model',)
@@ -381,7 +427,11 @@ class PerceptionNode(LifecycleNode):
         seen = self._observe()
         settling = time.monotonic() - self._state_since < SETTLE_S
         found = [] if settling and not seen.refusal else findings(seen)
-        sections: dict[str, Values] = {'node': self._node_values(seen.lifecycle)}
+        transport = self._missing_profile or 'large-message profile in use'
+        node: dict[str, object] = {'state': seen.lifecycle, 'transport': transport}
+        if self._pipeline is not None and self._assembler is not None:
+            node |= model_values(self._pipeline, self._assembler, self._telemetry)
+        sections: dict[str, Values] = {'node': node}
         if seen.lifecycle == 'active' and self._synchroniser and self._inputs:
             lost = max(seen.points.lost, seen.missing_sweeps)
             counts = self._ledger.counts()
@@ -392,25 +442,6 @@ class PerceptionNode(LifecycleNode):
                 sections[image.name] = image_values(image.topic, info.topic, camera)
             sections['latency'] = latency_values(self._telemetry)
         self._diagnostics.publish(seen.lifecycle, found, sections)
-
-    def _node_values(self, state: str) -> dict[str, object]:
-        values: dict[str, object] = {
-            'state': state,
-            'transport': self._missing_profile or 'large-message profile in use',
-        }
-        if self._pipeline is not None and self._assembler is not None:
-            contract = self._pipeline.contract
-            values |= {
-                'model_sha256': self._pipeline.model_sha256,
-                'model_training': contract.training['kind'],
-                'classes': ', '.join(contract.class_names)
-                or 'none: train a head with offline_training.train_segmentation',
-                'device': self._pipeline.device,
-                'ego_motion': self._assembler.ego_motion,
-                'ego_motion_note': self._assembler.notes.get('ego_motion', ''),
-                'window_length': self._pipeline.window_length,
-            }
-        return values
 
 
 def main(args: list[str] | None = None) -> int:

@@ -17,6 +17,7 @@ from cross4d_jepa_ros.sensing.synchronisation import CameraStatistics, SyncStati
 
 RECENT_S = 5.0
 KEPT_SWEEPS = 4096
+CAPPED_SWEEPS = 20
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Telemetry:
         self._latency_ms: deque[float] = deque(maxlen=KEPT_SWEEPS)
         self._pipeline_ms: deque[float] = deque(maxlen=KEPT_SWEEPS)
         self._stages_ms: dict[str, deque[float]] = {}
+        self._capped: deque[tuple[int, int]] = deque(maxlen=CAPPED_SWEEPS)
         self._history: deque[tuple[float, Counts, SyncStatistics]] = deque()
 
     def arrived(self, stamp_ns: int) -> None:
@@ -48,9 +50,12 @@ class Telemetry:
         with self._lock:
             self._stamps.append((time.monotonic(), stamp_ns))
 
-    def answered(self, latency_ms: float, stages_ms: Mapping[str, float]) -> None:
-        """Note an answer that went out, and where its time went."""
+    def answered(
+        self, latency_ms: float, stages_ms: Mapping[str, float], capped: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Note an answer that went out, where its time went, and its capped points and tokens."""
         with self._lock:
+            self._capped.append(capped)
             self._latency_ms.append(latency_ms)
             self._pipeline_ms.append(sum(stages_ms.values()))
             for stage, duration in stages_ms.items():
@@ -68,6 +73,12 @@ class Telemetry:
         """Median duration of each stage."""
         with self._lock:
             return {stage: float(np.median(values)) for stage, values in self._stages_ms.items()}
+
+    def capped(self) -> tuple[int, int]:
+        """Median of the capped points and tokens over the last few sweeps."""
+        with self._lock:
+            points, tokens = np.median([*self._capped] or [(0, 0)], axis=0)
+        return int(points), int(tokens)
 
     def missing_sweeps(self) -> tuple[int, float]:
         """Count the sweeps that gaps in recent stamps say were lost; and the sweep period in ms."""
@@ -110,6 +121,7 @@ class Telemetry:
     def forget_recent(self, counts: Counts, sync: SyncStatistics) -> None:
         """Begin a new span for `recent`: what went before was another life of the node."""
         self._history.clear()
+        self._capped.clear()
         self._history.append((time.monotonic(), counts, sync))
 
     def _percentile(self, values: deque[float], percentile: float) -> float:

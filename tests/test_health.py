@@ -106,6 +106,28 @@ CASES = {
         'speed',
         ('20 of 50', '180 ms', 'device:=cuda'),
     ),
+    'no ego-motion': (
+        replace(
+            HEALTHY, latents=12, notes={'ego_motion': 'no ego-motion: nothing on /tf moves lidar'}
+        ),
+        'ego_motion',
+        ('nothing on /tf moves lidar', '12 latents', 'odometry', 'TF', 'fixed_frame'),
+    ),
+    'capped points': (
+        replace(HEALTHY, capped_points=900, max_points=4000),
+        'points',
+        ('900 points', 'max_points 4000', 'thin the cloud'),
+    ),
+    'capped tokens': (
+        replace(HEALTHY, capped_tokens=70, max_tokens=4000),
+        'points',
+        ('70 voxels', 'max_tokens 4000', 'voxel_m'),
+    ),
+    'out of memory': (
+        Observation('inactive', refusal='memory ran out 3 times in a row (x): take a smaller'),
+        'node',
+        ('inactive', 'memory ran out 3 times', 'smaller'),
+    ),
     'no image publisher': (
         replace(HEALTHY, images=(InputState('image0', '/cam'),)),
         'image0',
@@ -188,3 +210,7 @@ def test_overload_is_an_error_when_most_sweeps_are_lost() -> None:
     assert findings(dropped(Drop.SUPERSEDED, 40))[0].level == Level.ERROR
     assert findings(dropped(Drop.SUPERSEDED, 10))[0].level == Level.WARN
     assert findings(dropped(Drop.SUPERSEDED, 2)) == []
+
+
+def test_a_model_of_single_sweeps_needs_no_ego_motion() -> None:
+    assert findings(replace(HEALTHY, notes={'ego_motion': 'no ego-motion'})) == []

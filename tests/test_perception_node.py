@@ -11,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from nav_msgs.msg import Odometry
@@ -301,6 +302,66 @@ def test_odometry_gives_ego_motion(bench: Bench) -> None:
     bench.wait(lambda: bench.sections['node'][2].get('ego_motion') == 'odometry', 5)
 
 
+def starve(monkeypatch: pytest.MonkeyPatch, steps: int, error: Exception) -> None:
+    """Have the next steps of the pipeline run out of memory."""
+    step = Pipeline.step
+    left = [error] * steps
+
+    def starved(self: Pipeline, frame: Any, outputs: Output) -> Any:
+        if left:
+            raise left.pop()
+        return step(self, frame, outputs)
+
+    monkeypatch.setattr(Pipeline, 'step', starved)
+
+
+ON_A_GPU = torch.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB')
+ON_THE_HOST = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes\n#0 f()")
+
+
+@pytest.mark.parametrize('error', [ON_A_GPU, ON_THE_HOST])
+def test_a_sweep_without_memory_is_dropped_and_the_next_answered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    bench.perception(cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    bench.wait_active()
+    starve(monkeypatch, 2, error)
+    bench.wait(points.get_subscription_count)
+    time.sleep(0.3)
+    bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 5, 0.15)
+    bench.wait(settled(bench, 5))
+
+    assert counts(bench)['dropped.out_of_memory'] == 2
+    assert counts(bench)['answered'] == 3
+    assert bench.sections['node'][2]['last_reset'] == 'memory ran out'
+
+
+def test_repeated_want_of_memory_deactivates_with_the_reason(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = bench.perception(cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    bench.wait_active()
+    with monkeypatch.context() as patched:
+        starve(patched, 100, ON_A_GPU)
+        bench.wait(points.get_subscription_count)
+        time.sleep(0.3)
+        bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 8, 0.15)
+        text = bench.finding('inactive', 'memory ran out', 'Tried to allocate 2.00 GiB')
+    assert 'max_points' in text
+    assert node._ledger.counts().dropped[Drop.OUT_OF_MEMORY] >= 3
+    assert node._ledger.counts().in_flight == 0
+
+    assert request(bench, Transition.TRANSITION_ACTIVATE)
+    bench.wait(lambda: bench.state() == 'active' and points.get_subscription_count())
+    time.sleep(0.3)
+    before = node._ledger.counts().answered
+    bench.publish({points: lambda i: cloud(START + (20 + i) * PERIOD)}, 3, 0.15)
+    bench.wait(lambda: node._ledger.counts().answered == before + 3)
+    assert lifecycle_state(bench) == 'active'
+
+
 def test_lifecycle_in_any_order_and_illegal_requests(bench: Bench) -> None:
     bench.perception(cameras=0, autostart=False)
     points = bench.probe.create_publisher(PointCloud2, '/points', 5)
@@ -388,6 +449,7 @@ def test_parameters_are_checked_and_the_live_one_acts(bench: Bench) -> None:
     assert 'clean the node up first' in refused.reason
     assert not answer('segmentation.threshold', 1.5).successful
     assert 'take one of' in answer('device', 'tpu').reason
+    assert 'take one of' in answer('precision', 'int8').reason
     assert answer('segmentation.threshold', 1.0).successful
     bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 2)
     bench.wait(settled(bench, 2))

@@ -11,6 +11,8 @@ from rclpy.node import Node
 
 from cross4d_jepa_ros.health import Finding, Level
 from cross4d_jepa_ros.ledger import Counts
+from cross4d_jepa_ros.pipeline import Pipeline
+from cross4d_jepa_ros.sensing.frames import FrameAssembler
 from cross4d_jepa_ros.sensing.synchronisation import CameraStatistics
 from cross4d_jepa_ros.telemetry import Telemetry
 
@@ -69,6 +71,29 @@ class DiagnosticsPublisher:
             logger.error(worst.sentence)
         else:
             logger.warning(worst.sentence)
+
+
+def model_values(
+    pipeline: Pipeline, assembler: FrameAssembler, telemetry: Telemetry
+) -> dict[str, object]:
+    """Describe the model and its memory."""
+    contract = pipeline.contract
+    capped_points, capped_tokens = telemetry.capped()
+    return {
+        'model_sha256': pipeline.model_sha256,
+        'model_training': contract.training['kind'],
+        'classes': ', '.join(contract.class_names)
+        or 'none: train a head with offline_training.train_segmentation',
+        'device': pipeline.device,
+        'precision': pipeline.precision,
+        'ego_motion': assembler.ego_motion,
+        'ego_motion_note': assembler.notes.get('ego_motion', ''),
+        'window_length': pipeline.window_length,
+        'window_length_full': pipeline.sweeps,
+        'last_reset': pipeline.last_reset,
+        'capped_points': capped_points,
+        'capped_tokens': capped_tokens,
+    }
 
 
 def points_values(topic: str, counts: Counts, lost_recently: int, period_ms: float) -> Values:

@@ -16,6 +16,7 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
+from cross4d_jepa_ros.compute import PRECISIONS
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.sensing.frames import FrameConfig
 from cross4d_jepa_ros.sensing.point_clouds import CloudConfig
@@ -63,6 +64,14 @@ PARAMETERS = (
         '',
         'where the encoder runs; auto: the GPU where there is one',
         choices=('auto', 'cpu', 'cuda'),
+    ),
+    Parameter(
+        'precision',
+        'auto',
+        '',
+        'of the encoder; auto: bf16 where the hardware multiplies it, else fp16 on a GPU, fp32 on '
+        'a CPU',
+        choices=('auto', *PRECISIONS),
     ),
     Parameter(
         'threads', 0, 'threads', 'CPU threads of the encoder; 0: what PyTorch chooses', (0, 256)
@@ -176,6 +185,7 @@ class NodeConfig:
 
     model: str
     device: str
+    precision: str
     threads: int
     cameras: int
     extrinsics_file: str
@@ -242,6 +252,7 @@ def read(node: Node) -> NodeConfig:
     return NodeConfig(
         model=value['model'],
         device=value['device'],
+        precision=value['precision'],
         threads=value['threads'],
         cameras=cameras,
         extrinsics_file=value['extrinsics_file'],
