@@ -9,7 +9,7 @@ ROS_jazzy := "ros-jazzy-rclpy[fastrtps]" ros-jazzy-sensor-msgs ros-jazzy-diagnos
 ROS_kilted := ros-rclpy ros-rmw-fastrtps-cpp ros-fastdds ros-sensor-msgs ros-diagnostic-msgs \
   ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-rosgraph-msgs
 
-.PHONY: demo street-check motion-check demo-checkpoint test test-ros test-colcon lint format parameters clean
+.PHONY: demo bench street-check motion-check demo-checkpoint test test-ros test-colcon lint format parameters clean
 
 $(VENV)/ready: constraints/$(ROS_LINE).txt setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -33,6 +33,16 @@ endif
 	  $(if $(POINTS),--points '$(POINTS)') $(if $(IMAGE),--images $(IMAGE)) \
 	  $(if $(CAMERA_INFO),--camera-infos $(CAMERA_INFO)) $(if $(EXTRINSICS),--extrinsics '$(EXTRINSICS)') \
 	  $(if $(ODOMETRY),--odometry '$(ODOMETRY)') $(if $(MODEL),--model '$(MODEL)') $(if $(RATE),--rate $(RATE))
+
+# What a sweep costs: of made-up ones, or of BAG=... POINTS=... [IMAGE=...]. FULL=1 for all sizes.
+# The BAG that this file names is the demo's.
+bench: $(VENV)/ready
+	@$(BIN)/python -m cross4d_jepa_ros.bench --out out/bench $(if $(FULL),--full) \
+	  $(if $(filter-out file,$(origin BAG)),--bag '$(BAG)' $(if $(POINTS),--points '$(POINTS)') \
+	  $(if $(IMAGE),--images $(IMAGE)) $(if $(CAMERA_INFO),--camera-infos $(CAMERA_INFO)) \
+	  $(if $(EXTRINSICS),--extrinsics '$(EXTRINSICS)') $(if $(ODOMETRY),--odometry '$(ODOMETRY)')) \
+	  $(if $(MODEL),--model '$(MODEL)') $(if $(DEVICE),--device $(DEVICE)) \
+	  $(if $(PRECISION),--precision $(PRECISION))
 
 # Whether the street is hard enough, and natural enough for a teacher that was trained on photographs.
 street-check: $(VENV)/ready
