@@ -68,6 +68,7 @@ class RotaryPosition(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self._heads = config.heads
         pairs = config.width // config.heads // 2
         per_axis = -(-pairs // 3)
         wavelength = torch.logspace(  # (per_axis,)
@@ -83,22 +84,33 @@ class RotaryPosition(nn.Module):
         self.register_buffer('wave_number', number, persistent=False)
 
     def forward(self, centre: Tensor) -> Tensor:
-        """Turn (M, 3) positions in m into (2, M, 1, head / 2) cosines and sines."""
-        phase = (centre @ self.wave_number)[:, None]  # (M, 1, head / 2)
-        return torch.stack((phase.cos(), phase.sin()))  # (2, M, 1, head / 2)
+        """Turn (M, 3) positions in m into (2, M, 2 D) cosines and signed sines.
+
+        They are repeated for the queries and keys of all heads.
+        """
+        phase = centre @ self.wave_number  # (M, head / 2)
+        cosine, sine = phase.cos(), phase.sin()  # (M, head / 2), (M, head / 2)
+        head = torch.stack((cosine, cosine, -sine, sine), dim=1)  # (M, 4, head / 2)
+        head = head.view(len(centre), 2, -1).transpose(0, 1)  # (2, M, head)
+        return head.repeat(1, 1, 2 * self._heads)  # (2, M, 2 D)
 
 
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotate the channel pairs of (M, heads, head) by (2, M, 1, head / 2)."""
-    cosine, sine = rotation  # (M, 1, head / 2) each
-    first, second = x.chunk(2, dim=-1)  # (M, heads, head / 2) each
-    return torch.cat(  # (M, heads, head)
-        (first * cosine - second * sine, first * sine + second * cosine), dim=-1
-    )
+def rotate(x: Tensor, swapped: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate the channel pairs of each head.
+
+    Args:
+        x: (M, n) channels of any number of heads.
+        swapped: The same with the halves of each head swapped.
+        rotation: (2, M, n) of `RotaryPosition`, repeated for each head.
+
+    """
+    return torch.addcmul(x * rotation[0], swapped, rotation[1])  # (M, n)
 
 
 class Block(nn.Module):
     """Pre-norm attention within windows of one curve, then a perceptron."""
+
+    row: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -106,13 +118,19 @@ class Block(nn.Module):
         self._window = config.window
         self.norm_attention = nn.LayerNorm(config.width)
         self.query_key_value = nn.Linear(config.width, 3 * config.width)
+        # Queries and keys come twice, the halves of each head swapped the second time: that is
+        # cheaper than to move their channels.
+        channel = torch.arange(3 * config.width)  # (3 D,)
+        halves = channel[: 2 * config.width].view(2 * config.heads, 2, -1)  # (2 heads, 2, head / 2)
+        row = torch.cat((channel, halves.flip(1).flatten()))  # (5 D,)
+        self.register_buffer('row', row, persistent=False)
         self.attention_out = nn.Linear(config.width, config.width)
         self.norm_perceptron = nn.LayerNorm(config.width)
         self.perceptron_in = nn.Linear(config.width, 2 * config.width)
         self.perceptron_out = nn.Linear(2 * config.width, config.width)
 
     def forward(self, token: Tensor, rotation: Tensor, walk: Curve) -> Tensor:
-        """Map (M, D) tokens to (M, D); `rotation` is (2, M, 1, head / 2)."""
+        """Map (M, D) tokens to (M, D); `rotation` is (2, M, 2 D)."""
         attended = self._attend(self.norm_attention(token), rotation, walk)  # (M, D)
         token = token + self.attention_out(attended)  # (M, D)
         hidden = F.gelu(self.perceptron_in(self.norm_perceptron(token)))  # (M, 2 D)
@@ -121,34 +139,29 @@ class Block(nn.Module):
 
     def _attend(self, token: Tensor, rotation: Tensor, walk: Curve) -> Tensor:
         count, width = token.shape
-        projected = self.query_key_value(token).view(
-            count, 3, self._heads, -1
-        )  # (M, 3, heads, head)
-        query, key, value = projected.unbind(1)  # (M, heads, head) each
-        query, key = rotate(query, rotation), rotate(key, rotation)  # (M, heads, head) each
+        weight, bias = self.query_key_value.weight, self.query_key_value.bias  # (3 D, D), (3 D,)
+        projected = F.linear(token, weight[self.row], bias[self.row])  # (M, 5 D)
+        turned, value, swapped = projected.tensor_split((2 * width, 3 * width), dim=1)
+        turned = rotate(turned, swapped, rotation)  # (M, 2 D)
+        joined = torch.cat((turned, value), dim=1)  # (M, 3 D)
         if count <= self._window:
-            return _attention(query, key, value, 1).reshape(count, width)  # (M, D)
-        query, key, value = (  # (M, heads, head) each
-            x[walk.order] for x in (query, key, value)
-        )
+            return self._attention(joined, 1)  # (M, D)
+        joined = joined.index_select(0, walk.order)  # (M, 3 D)
         # The ragged last window is a call of its own: a padding mask would slow all of them.
         windows = count // self._window
         whole = windows * self._window
-        parts = [_attention(query[:whole], key[:whole], value[:whole], windows)]
+        parts = [self._attention(joined[:whole], windows)]  # (whole, D)
         if whole < count:
-            parts.append(_attention(query[whole:], key[whole:], value[whole:], 1))
-        return torch.cat(parts)[walk.inverse].reshape(count, width)  # (M, D)
+            parts.append(self._attention(joined[whole:], 1))  # (M - whole, D)
+        return torch.cat(parts).index_select(0, walk.inverse)  # (M, D)
 
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, windows: int) -> Tensor:
-    """Attend within equal windows of (m, heads, head) tokens; (m, heads, head)."""
-    shape = (windows, len(query) // windows, *query.shape[1:])
-    attended = F.scaled_dot_product_attention(  # (windows, heads, window, head)
-        query.reshape(shape).transpose(1, 2),
-        key.reshape(shape).transpose(1, 2),
-        value.reshape(shape).transpose(1, 2),
-    )
-    return attended.transpose(1, 2).reshape(query.shape)  # (m, heads, head)
+    def _attention(self, joined: Tensor, windows: int) -> Tensor:
+        """Attend within equal windows of (m, 3 D) queries, keys and values; (m, D)."""
+        count = len(joined)
+        parts = joined.view(windows, count // windows, 3, self._heads, -1)  # (windows, .., 3, ..)
+        query, key, value = parts.transpose(1, 3).unbind(2)  # (windows, heads, window, head) each
+        attended = F.scaled_dot_product_attention(query, key, value)  # (windows, heads, ..)
+        return attended.transpose(1, 2).reshape(count, -1)  # (m, D)
 
 
 class SpatialEncoder(nn.Module):
@@ -172,7 +185,7 @@ class SpatialEncoder(nn.Module):
             (M, D) tokens after the final LayerNorm.
 
         """
-        rotation = self.position(centre).to(token.dtype)  # (2, M, 1, head / 2)
+        rotation = self.position(centre).to(token.dtype)  # (2, M, 2 D)
         walks = [curve(cell, turn) for turn in range(min(len(self.blocks), len(CURVES)))]
         for turn, block in enumerate(self.blocks):
             token = block(token, rotation, walks[turn % len(walks)])  # (M, D)

@@ -266,9 +266,10 @@ class TemporalBlock(nn.Module):
             key, value = (  # (M, k, H) each
                 part.index_select(0, index).view(count, -1, read) for part in key_value
             )
-            score = query @ key.mT + leaning @ relation.mT  # (M, heads, k)
-            scores.append(score.masked_fill(~neighbours.found[:, None], -torch.inf))
-        weight = torch.cat(scores, dim=2).softmax(dim=2)  # (M, heads, 1 + L + k)
+            near = query @ key.mT + leaning @ relation.mT  # (M, heads, k)
+            scores.append(near.masked_fill(~neighbours.found[:, None], -torch.inf))
+        score = torch.cat(scores, dim=2)  # (M, heads, 1 + L + k)
+        weight = score.softmax(dim=2, dtype=torch.float32).to(score.dtype)  # (M, heads, 1 + L + k)
         unread, of_latents, of_neighbours = weight.tensor_split(  # (M, heads, 1), ...
             (1, 1 + len(latent_age)), dim=2
         )

@@ -66,13 +66,20 @@ def test_shifted_curves_join_what_an_octant_border_parts() -> None:
     assert joined[3] > 8
 
 
+def turned_by(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotate (M, 24) queries and keys of two heads."""
+    swapped = x.view(len(x), 4, 2, 3).flip(2).flatten(1)
+    return rotate(x, swapped, rotation)
+
+
 def test_attention_scores_depend_on_relative_positions(config: ModelConfig) -> None:
     position = RotaryPosition(config)
-    query, key = torch.randn(2, 1, 2, 6, generator=torch.Generator().manual_seed(0))
+    query, key = torch.randn(2, 1, 24, generator=torch.Generator().manual_seed(0))
 
     def score(at_query: list[float], at_key: list[float]) -> Tensor:
         turned = [
-            rotate(x, position(torch.tensor([at]))) for x, at in ((query, at_query), (key, at_key))
+            turned_by(x, position(torch.tensor([at])))
+            for x, at in ((query, at_query), (key, at_key))
         ]
         return (turned[0] * turned[1]).sum()
 
@@ -80,7 +87,7 @@ def test_attention_scores_depend_on_relative_positions(config: ModelConfig) -> N
     torch.testing.assert_close(score([-6.0, 7.0, 2.0], [-3.0, 5.0, 2.5]), here)
     for other in ([4.5, 0.0, 3.5], [4.0, 0.5, 3.5], [4.0, 0.0, 4.0]):
         assert abs(score([1.0, 2.0, 3.0], other) - here) > 1e-3
-    turned = rotate(query, position(torch.tensor([[9.0, -3.0, 1.0]])))
+    turned = turned_by(query, position(torch.tensor([[9.0, -3.0, 1.0]])))
     torch.testing.assert_close(turned.norm(dim=-1), query.norm(dim=-1))
 
 
@@ -88,8 +95,9 @@ def attended_by_hand(
     block: Block, token: Tensor, rotation: Tensor, window_of_token: list[int]
 ) -> Tensor:
     """Softmax attention, token by token, over the tokens of the same window."""
-    query, key, value = block.query_key_value(token).view(-1, 3, 2, 6).unbind(1)
-    query, key = rotate(query, rotation), rotate(key, rotation)
+    projected = block.query_key_value(token)
+    turned = turned_by(projected[:, :24], rotation)
+    query, key, value = torch.cat((turned, projected[:, 24:]), 1).view(-1, 3, 2, 6).unbind(1)
     rows = []
     for i, window in enumerate(window_of_token):
         mates = [j for j, other in enumerate(window_of_token) if other == window]
