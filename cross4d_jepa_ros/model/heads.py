@@ -38,9 +38,11 @@ class ColourBasis(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Colour (K, C) embeddings with (K, 3) uint8 RGB; what leaves [low, high] saturates."""
-        projected = (embedding.to(self.mean.dtype) - self.mean) @ self.components  # (K, 3)
-        unit = (projected - self.low) / (self.high - self.low).clamp_min(1e-6)  # (K, 3)
-        return (unit.clamp(0, 1) * 255).round().to(torch.uint8)  # (K, 3)
+        scale = 255 / (self.high - self.low).clamp_min(1e-6)  # (3,)
+        shift = -(self.mean @ self.components + self.low) * scale  # (3,)
+        embedding = embedding.to(self.mean.dtype)  # (K, C)
+        colour = torch.addmm(shift, embedding, self.components * scale)  # (K, 3)
+        return colour.clamp_(0, 255).round_().to(torch.uint8)  # (K, 3)
 
     def fit(self, embedding: Tensor) -> None:
         """Take the three principal components of (K, C) embeddings and their 2..98 % range."""
