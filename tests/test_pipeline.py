@@ -19,7 +19,7 @@ from cross4d_jepa_ros.model.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.model.network import Network, SweepInput
 from cross4d_jepa_ros.model.tokenizer import input_features
 from cross4d_jepa_ros.pipeline import Output, Perception, Pipeline, sample_colours
 from cross4d_jepa_ros.sensing.cameras import CameraModel
@@ -367,6 +367,35 @@ def test_breaks_of_the_stream_show(tmp_path: Path) -> None:
     pipeline.reset()
     assert pipeline.last_reset == 'the clock jumped'
     assert pipeline.step(frames[0], Output(0)).reset == ''
+
+
+def test_steps_give_the_newest_row_of_the_window(tmp_path: Path) -> None:
+    changes = {'sweeps': 3, 'sweep_stride': 2, 'neighbours': 16, 'neighbour_radius_m': 1.0}
+    pipeline = custom(tmp_path / 'm', **changes, latents=2, temporal_blocks=2)
+    network = load_checkpoint(tmp_path / 'm').network
+    inputs = []
+    for step, frame in enumerate(drive(9)):
+        if step == 6:
+            pipeline.reset()
+            inputs.clear()
+        seen = pipeline.step(frame, Output.ALL)
+        patches = network.tokenizer.group(torch.from_numpy(frame.xyz_base))
+        kept = patches.kept_point
+        assert frame.sweep.intensity is not None
+        intensity = torch.from_numpy(frame.sweep.intensity)[kept]
+        no_colour = torch.zeros(len(kept), 4)
+        inputs.append(
+            SweepInput(patches, intensity, no_colour, frame.stamp_ns, frame.fixed_from_base)
+        )
+        window = inputs[::-1][:5:2][::-1]
+        assert seen.window_length == len(window) == min(3, 1 + (step % 6) // 2)
+        with torch.inference_mode():
+            token, embedding = network.forward_window(window)[-1]
+            assert network.segmentation is not None
+            probability = network.segmentation.classify(embedding)[1]
+        assert seen.token_embedding == pytest.approx(token.numpy(), abs=1e-5)
+        assert seen.probability is not None
+        assert seen.probability[kept.numpy()] == pytest.approx(probability.numpy(), abs=1e-5)
 
 
 def test_a_checkpoint_without_a_head_gives_embeddings(tmp_path: Path) -> None:
