@@ -19,7 +19,7 @@ from rich.table import Table
 from cross4d_jepa_ros.bench_arithmetic import arithmetic_table, measured_table, with_table
 from cross4d_jepa_ros.bench_stages import STAGES, Samples, model_of_size
 from cross4d_jepa_ros.files import write_atomically
-from cross4d_jepa_ros.model.checkpoint import read_contract
+from cross4d_jepa_ros.model.checkpoint import load_checkpoint, read_contract
 from cross4d_jepa_ros.shared_files import DEMO_CHECKPOINT, shared_file
 
 PAGE_POINTS, PAGE_TOKENS = 112_000, 4_000
@@ -90,13 +90,15 @@ def draw(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 def show(report: dict[str, Any], console: Console) -> None:
     """Print the totals, and the stages of the checkpoint itself."""
-    table = Table(title=f'one sweep; reference product {report["reference_ms"]:.1f} ms')
-    columns = ('size', 'points', 'tokens', 'T', 'ego-motion', 'dtype', 'ms', 'p95', 'x reference')
-    for name in (*columns, 'sweeps'):
+    first = report['rows'][0]
+    title = f'{first["dtype"]} on {first["device"]}; reference {report["reference_ms"]:.1f} ms'
+    table = Table(title=title)
+    columns = ('size', 'points', 'tokens', 'T', 'motion', 'ms', 'p95', 'x ref.', 'sweeps')
+    for name in columns:
         table.add_column(name, justify='right')
     for row in report['rows']:
         if row['stage'] == 'total':
-            keys = ('size', 'points', 'tokens', 'window', 'ego_motion', 'dtype')
+            keys = ('size', 'points', 'tokens', 'window', 'ego_motion')
             cells = [str(row[key]) for key in keys]
             cells += [f'{row[key]:.1f}' for key in ('median_ms', 'p95_ms')]
             table.add_row(*cells, f'{row["times_reference"]:.2f}', str(row['repetitions']))
@@ -115,14 +117,15 @@ def write_page(page: Path, report: dict[str, Any]) -> None:
     """Bring the tables of the page up to date.
 
     Raises:
-        ValueError: It has no marks for them, or the report no headline.
+        ValueError: It has no marks for them, or the report is not of the checkpoint that ships.
         OSError: It cannot be read or written.
 
     """
-    if not report['headline']:
-        msg = 'the report has no figures of the checkpoint itself'
+    shipped = load_checkpoint(shared_file(DEMO_CHECKPOINT))
+    contract = shipped.contract
+    if not report['headline'] or report['model_sha256'] != shipped.sha256:
+        msg = f'the report has no figures of {DEMO_CHECKPOINT}: measure anew, without another model'
         raise ValueError(msg)
-    contract = read_contract(shared_file(DEMO_CHECKPOINT))
     text = with_table(page.read_text(), 'arithmetic', page_arithmetic())
     table = measured_table(contract.model, report, len(contract.class_names))
     write_atomically(page, with_table(text, 'measured', table))

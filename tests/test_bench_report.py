@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from cross4d_jepa_ros.bench_stages import (
     with_window,
 )
 from cross4d_jepa_ros.bench_sweeps import IMAGE, POINTS, Recording, SyntheticDrive
+from cross4d_jepa_ros.demo import CannotRun
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pipeline import Pipeline
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns
@@ -125,6 +127,39 @@ def test_the_picture_and_the_page_can_be_made(report: dict[str, Any], tmp_path: 
     assert len(cells) == 2
     total = report['headline'][-1]
     assert f'{total["median_ms"]:.2f} | {total["p95_ms"]:.2f}' in cells[1]
+
+
+def test_a_page_takes_no_figures_of_another_checkpoint(
+    report: dict[str, Any], tmp_path: Path
+) -> None:
+    page = tmp_path / 'page.md'
+    page.write_text(PAGE.read_text())
+    with pytest.raises(ValueError, match='measure anew'):
+        write_page(page, {**report, 'model_sha256': 64 * '0'})
+    assert page.read_text() == PAGE.read_text()
+
+
+def test_what_was_measured_stands_where_the_node_cannot_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise CannotRun('the node did not become active')
+
+    monkeypatch.setattr(bench_stages, 'SIDE', 64)
+    monkeypatch.setattr(bench, 'POINTS', (FEW,))
+    monkeypatch.setattr(bench, 'OTHER_SIZES', ())
+    monkeypatch.setattr(bench, 'WINDOWS', ())
+    monkeypatch.setattr(bench, 'Plan', partial(Plan, budget=Budget(1e-3, 2, 2)))
+    monkeypatch.setattr(bench, 'live_synthetic', fail)
+    monkeypatch.setenv('ROS_DOMAIN_ID', '42')
+
+    assert bench.main(['--out', str(tmp_path)]) == 1
+
+    found = json.loads((tmp_path / 'report.json').read_text())
+    assert found['live'] is None
+    assert found['problems'] == ['not measured live: the node did not become active']
+    assert [row['stage'] for row in found['headline']] == list(STAGES)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['bench.png', 'report.json']
 
 
 def test_the_page_shows_the_arithmetic() -> None:
