@@ -24,6 +24,7 @@ from cross4d_jepa_ros.pipeline import Output, Pipeline
 from cross4d_jepa_ros.ros.subscriptions import PlainSubscriber, Subscriber
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
 from tests.bench import Bench, camera_info, cloud, image, stamped
+from tests.checkpoints import MEMORY, fresh_checkpoint
 
 SECOND = 10**9
 PERIOD = SECOND // 10
@@ -300,6 +301,39 @@ def test_odometry_gives_ego_motion(bench: Bench) -> None:
 
     bench.publish({odometry: pose, points: lambda i: cloud(START + i * PERIOD)}, 15)
     bench.wait(lambda: bench.sections['node'][2].get('ego_motion') == 'odometry', 5)
+
+
+def test_the_memory_fills_and_says_what_it_lacks(bench: Bench, tmp_path: Path) -> None:
+    model = tmp_path / 'memory.safetensors'
+    fresh_checkpoint(model, **MEMORY, max_points=500)
+    bench.perception('~/input/odometry:=/odom', cameras=0, model=str(model))
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    odometry = bench.probe.create_publisher(Odometry, '/odom', 50)
+    bench.wait_active()
+    bench.wait(lambda: points.get_subscription_count() and odometry.get_subscription_count())
+
+    def values() -> dict[str, str]:
+        return bench.sections['node'][2]
+
+    bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 10)
+    bench.finding('no ego-motion', 'reduced to 12 latents', 'Publish odometry', 'fixed_frame')
+    bench.finding('100 points a sweep are over max_points 500')
+    assert values()['window_length'] == values()['window_length_full'] == '4'
+    assert values()['capped_points'] == '100'
+    assert values()['last_reset'] == ''
+
+    later = START + 30 * PERIOD
+
+    def pose(i: int) -> Odometry:
+        message = stamped(Odometry(child_frame_id='lidar'), later + i * PERIOD, 'odom')
+        message.pose.pose.position.x = 0.5 * i
+        message.pose.pose.orientation.w = 1.0
+        return message
+
+    bench.publish({odometry: pose, points: lambda i: cloud(later + i * PERIOD)}, 12)
+    bench.wait(lambda: values()['ego_motion'] == 'odometry' and values()['window_length'] == '4', 5)
+    assert 'without a sweep' in values()['last_reset']
+    bench.wait(lambda: 'latents' not in bench.sections['node'][1], 5)
 
 
 def starve(monkeypatch: pytest.MonkeyPatch, steps: int, error: Exception) -> None:

@@ -11,22 +11,19 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from cross4d_jepa_ros.model.checkpoint import (
     BadCheckpoint,
-    Contract,
     load_checkpoint,
     save_checkpoint,
 )
 from cross4d_jepa_ros.model.network import Network, SweepInput
-from cross4d_jepa_ros.model.tokenizer import input_features
 from cross4d_jepa_ros.pipeline import Output, Perception, Pipeline, sample_colours
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import Sweep
+from tests.checkpoints import MEMORY, SHIPPED, fresh_checkpoint
 
-SHIPPED = Path(__file__).parents[1] / 'config' / 'demo.safetensors'
 # Looks along the base frame's x axis from 1 m above the ground.
 CAMERA_FROM_BASE = np.array(
     [[0, -1, 0, 0], [0, 0, -1, 1], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64
@@ -90,18 +87,7 @@ def assert_same(found: Perception, expected: Perception) -> None:
 
 def custom(path: Path, **changes: object) -> Pipeline:
     """The shipped sizes with changes and fresh weights for two classes."""
-    shipped = load_checkpoint(SHIPPED).contract
-    model = replace(shipped.model, **changes)
-    network = Network(model, 2)
-    generator = torch.Generator().manual_seed(0)
-    network.initialise(generator)
-    for module in network.temporal.modules() if network.temporal else ():
-        if isinstance(module, nn.Linear):  # fresh ones add nothing
-            module.weight.data.normal_(0, module.in_features**-0.5, generator=generator)
-    contract = Contract(
-        model, input_features(model), 0.0, ('a', 'b'), ((0, 0, 0), (1, 1, 1)), {'kind': 'untrained'}
-    )
-    save_checkpoint(path, contract, network)
+    fresh_checkpoint(path, **changes)
     return Pipeline(path, device='cpu', precision='fp32')
 
 
@@ -241,7 +227,7 @@ def test_only_what_is_asked_for_is_computed(
     assert list(seen.stage_ms) == ['tokenise', 'spatial', 'temporal', 'point_decoder', 'head']
     assert seen.stage_ms['tokenise'] > 0
     assert seen.stage_ms['spatial'] > 0
-    assert seen.stage_ms['temporal'] == 0
+    assert (seen.stage_ms['temporal'] > 0) == (pipeline.sweeps > 1)
     assert (seen.stage_ms['point_decoder'] > 0) == per_point
 
 
@@ -302,14 +288,6 @@ def test_nothing_is_capped_within_the_caps(pipeline: Pipeline) -> None:
     assert (seen.capped_points, seen.capped_tokens) == (0, 0)
 
 
-MEMORY = {
-    'sweeps': 4,
-    'sweep_stride': 2,
-    'neighbours': 8,
-    'neighbour_radius_m': 1.0,
-    'latents': 4,
-    'temporal_blocks': 1,
-}
 REDUCED = [('cpu', 'bf16')]
 if torch.cuda.is_available():
     REDUCED += [('cuda', 'fp32'), ('cuda', 'bf16'), ('cuda', 'fp16')]
