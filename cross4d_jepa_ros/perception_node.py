@@ -62,6 +62,7 @@ DIAGNOSTICS_PERIOD_S = 1.0
 SETTLE_S = 1.5
 JUMP_SHOWN_S = 10.0
 OUT_OF_MEMORY_LIMIT = 3
+LESS_MEMORY = 'take a smaller model, one with lower max_points and max_tokens, or another device'
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ class PerceptionNode(LifecycleNode):
             self._configure()
         except Exception as error:
             self._refusal = f'configure failed: {error}'
+            if is_out_of_memory(error):
+                self._refusal = f'configure failed: {_first_line(error)}: {LESS_MEMORY}'
             self.get_logger().error(self._refusal)
             self._release()
             return TransitionCallbackReturn.FAILURE
@@ -298,9 +301,8 @@ class PerceptionNode(LifecycleNode):
     def _give_up(self) -> None:
         reason = self._ledger.counts().last_reason.get(Drop.OUT_OF_MEMORY, '')
         self._refusal = (
-            f'memory ran out {self._out_of_memory} times in a row ({reason}): take a smaller '
-            'model, one with lower max_points and max_tokens, or another device; then activate '
-            'the node again'
+            f'memory ran out {self._out_of_memory} times in a row ({reason}): {LESS_MEMORY}; '
+            'then activate the node again'
         )
         self.get_logger().error(f'deactivated: {self._refusal}')
         self.trigger_deactivate()
@@ -332,8 +334,7 @@ class PerceptionNode(LifecycleNode):
                 self._pipeline.free_memory()
 
     def _drop(self, cause: Drop, error: Exception) -> None:
-        reason = str(error).partition('\n')[0]
-        self._ledger.drop(cause, repr(error) if cause == Drop.ERROR else reason)
+        self._ledger.drop(cause, repr(error) if cause == Drop.ERROR else _first_line(error))
         self.get_logger().error(
             f'sweep dropped ({cause}): {error}', throttle_duration_sec=LOG_EVERY_S
         )
@@ -442,6 +443,11 @@ class PerceptionNode(LifecycleNode):
                 sections[image.name] = image_values(image.topic, info.topic, camera)
             sections['latency'] = latency_values(self._telemetry)
         self._diagnostics.publish(seen.lifecycle, found, sections)
+
+
+def _first_line(error: Exception) -> str:
+    """Leave out the native stack that PyTorch appends."""
+    return str(error).partition('\n')[0]
 
 
 def main(args: list[str] | None = None) -> int:

@@ -396,6 +396,15 @@ def test_repeated_want_of_memory_deactivates_with_the_reason(
     assert lifecycle_state(bench) == 'active'
 
 
+def test_a_model_that_does_not_fit_is_refused_with_the_knob(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starve(monkeypatch, 1, ON_THE_HOST)
+    bench.perception(cameras=0)
+    text = bench.finding('configure failed', "can't allocate memory", 'take a smaller model')
+    assert '\n' not in text
+
+
 def test_lifecycle_in_any_order_and_illegal_requests(bench: Bench) -> None:
     bench.perception(cameras=0, autostart=False)
     points = bench.probe.create_publisher(PointCloud2, '/points', 5)
