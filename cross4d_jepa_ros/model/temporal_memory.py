@@ -51,9 +51,8 @@ class Remembered:
         stamp_ns: When.
         fixed_from_base: (4, 4) float64 pose; None without ego-motion, then only the latents are
             read.
-        anchor: (3, M) float64 m, base frame of this sweep: where neighbours are looked for;
-            depends on the occupied voxels only.
-        centre: (3, M) float64 m: means of each patch's points.
+        place: (4, 2, M) float64 m, homogeneous, base frame of this sweep: where neighbours are
+            looked for (depends on the occupied voxels only), and the means of each patch's points.
         key_value: Per temporal block (2, M, H), its keys and values.
         latent_key_value: Per temporal block (2, P, H).
 
@@ -61,8 +60,7 @@ class Remembered:
 
     stamp_ns: int
     fixed_from_base: NDArray[np.float64] | None
-    anchor: Tensor
-    centre: Tensor
+    place: Tensor
     key_value: tuple[Tensor, ...]
     latent_key_value: tuple[Tensor, ...]
 
@@ -273,6 +271,7 @@ class TemporalBlock(nn.Module):
         unread, of_latents, of_neighbours = weight.tensor_split(  # (M, heads, 1), ...
             (1, 1 + len(latent_age)), dim=2
         )
+        of_neighbours = of_neighbours.contiguous()  # (M, heads, k): products of odd strides crawl
         what = of_latents @ latent_value  # (M, heads, H)
         where = torch.zeros_like(leaning)  # (M, heads, R)
         if value is not None and relation is not None:
@@ -337,8 +336,7 @@ class TemporalEncoder(nn.Module):
         return Remembered(
             stamp_ns=stamp_ns,
             fixed_from_base=fixed_from_base,
-            anchor=anchor.double().T.contiguous(),  # (3, M)
-            centre=centre.double().T.contiguous(),  # (3, M)
+            place=_homogeneous(anchor, centre),  # (4, 2, M)
             key_value=tuple(block.project(token) for block in self._each()),
             latent_key_value=tuple(block.project_latent(latent) for block in self._each()),
         )
@@ -361,7 +359,7 @@ class TemporalEncoder(nn.Module):
         if newest.fixed_from_base is None:
             posed = []
         neighbours = None
-        if sum(sweep.anchor.shape[1] for sweep in posed):
+        if sum(sweep.place.shape[2] for sweep in posed):
             neighbours = self._neighbours(newest, posed, token.dtype)
         latent_age = [  # (P,) each
             token.new_full((sweep.latent_key_value[0].shape[1],), _age_s(newest, sweep))
@@ -384,28 +382,35 @@ class TemporalEncoder(nn.Module):
     def _neighbours(
         self, newest: Remembered, posed: Sequence[Remembered], dtype: torch.dtype
     ) -> Neighbours:
-        anchors, centres, ages = [], [], []
+        moved = []
         for sweep in posed:
             assert newest.fixed_from_base is not None
             assert sweep.fixed_from_base is not None
-            pose = relative_pose(newest.fixed_from_base, sweep.fixed_from_base)
-            newest_from_then = torch.from_numpy(pose).to(  # (4, 4)
-                sweep.anchor.device, non_blocking=True
-            )
-            rotation, shift = newest_from_then[:3, :3], newest_from_then[:3, 3:]  # (3, 3), (3, 1)
-            anchors.append(torch.addmm(shift, rotation, sweep.anchor))  # (3, m)
-            centres.append(torch.addmm(shift, rotation, sweep.centre))  # (3, m)
-            ages.append(sweep.anchor.new_full((sweep.anchor.shape[1],), _age_s(newest, sweep)))
-        index, found = self.lookup(newest.anchor, torch.cat(anchors, dim=1))  # (M, k), (M, k)
-        there = torch.cat((torch.cat(centres, dim=1), torch.cat(ages)[None]))  # (4, N)
-        there = there.index_select(1, index.flatten()).view(4, *index.shape)  # (4, M, k)
-        offset = (there[:3] - newest.centre[:, :, None]).to(dtype)  # (3, M, k)
-        age = there[3:].to(dtype)  # (1, M, k)
-        squared = (offset / self._radius_m).square().sum(0, keepdim=True)  # (1, M, k)
-        relation = torch.cat(  # (R, M, k)
-            (offset / self._radius_m, offset / (age * SPEED_SCALE), age, squared)
+            motion = relative_pose(newest.fixed_from_base, sweep.fixed_from_base)
+            motion[3, 3] = _age_s(newest, sweep)  # the fourth coordinate becomes the age
+            newest_from_then = torch.from_numpy(motion).to(sweep.place.device, non_blocking=True)
+            moved.append((newest_from_then @ sweep.place.flatten(1)).view(sweep.place.shape))
+        there = torch.cat(moved, dim=2)  # (4, 2, N)
+        here = newest.place[:3]  # (3, 2, M)
+        index, found = self.lookup(here[:, 0], there[:3, 0])  # (M, k), (M, k)
+        # Row by row, as a gather of neighbouring numbers is slow.
+        *chosen, age = (  # (M, k) each
+            row.index_select(0, index.flatten()).view_as(index) for row in there[:, 1].float()
         )
-        return Neighbours(index, found, relation.permute(1, 2, 0).contiguous())
+        relation = age.new_empty(RELATION_CHANNELS, *index.shape)  # (R, M, k)
+        for axis, (then, now) in enumerate(zip(chosen, here[:, 1].float(), strict=True)):
+            offset = then - now[:, None]  # (M, k)
+            relation[axis] = offset / self._radius_m
+            relation[3 + axis] = offset / (age * SPEED_SCALE)
+        relation[6] = age
+        relation[7] = relation[0].square() + relation[1].square() + relation[2].square()
+        return Neighbours(index, found, relation.to(dtype).permute(1, 2, 0).contiguous())
+
+
+def _homogeneous(*positions: Tensor) -> Tensor:
+    """Stack n times (M, 3) m into (4, n, M) float64 with ones at the end."""
+    stacked = torch.stack([position.double().T for position in positions], dim=1)  # (3, n, M)
+    return torch.cat((stacked, torch.ones_like(stacked[:1])))  # (4, n, M)
 
 
 def _age_s(newest: Remembered, sweep: Remembered) -> float:

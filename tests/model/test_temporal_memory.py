@@ -241,7 +241,7 @@ def test_a_broken_stream_is_forgotten(
 ) -> None:
     memory = LiveMemory(remembering(config, 3))
     assert memory.follow(0, 'lidar', np.eye(4)) == ''
-    memory.add(Remembered(0, np.eye(4), torch.zeros(3, 0), torch.zeros(3, 0), (), ()))
+    memory.add(Remembered(0, np.eye(4), torch.zeros(4, 2, 0), (), ()))
     reason = memory.follow(stamp_ns, frame_id, pose)
     assert word in reason
     assert bool(reason) == bool(word)
