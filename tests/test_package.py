@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -95,3 +98,14 @@ def test_pages_are_finished_and_their_links_lead_somewhere(path: Path) -> None:
     assert not re.findall(r'\b(?:[A-Z]+_TABLE|TODO|TBD)\b', text)
     for target in re.findall(r'\]\(([^)#:]+)\)', text):
         assert (path.parent / target).exists(), target
+
+
+@pytest.mark.parametrize('package', ['cross4d_jepa_ros', 'offline_training'])
+@pytest.mark.parametrize('chosen', ['', '77'])
+def test_waiting_threads_spin_shortly_unless_told_otherwise(package: str, chosen: str) -> None:
+    environment = {key: value for key, value in os.environ.items() if key != 'GOMP_SPINCOUNT'}
+    environment |= {'GOMP_SPINCOUNT': chosen} if chosen else {}
+    code = f'import {package}, os, sys; print(os.environ["GOMP_SPINCOUNT"], "torch" in sys.modules)'
+    command = [sys.executable, '-c', code]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.split() == [chosen or '1000', 'False']
