@@ -33,9 +33,9 @@ from rich.text import Text
 
 from cross4d_jepa_ros.bag_setup import BagSetup, settle
 from cross4d_jepa_ros.bags import BadBag, Bag
-from cross4d_jepa_ros.bench_live import SECONDS, live_recording, live_synthetic
-from cross4d_jepa_ros.bench_report import draw, headline, rounded, show, stage_rows, write_page
-from cross4d_jepa_ros.bench_stages import (
+from cross4d_jepa_ros.bench.live import SECONDS, live_recording, live_synthetic
+from cross4d_jepa_ros.bench.report import draw, headline, rounded, show, stage_rows, write_page
+from cross4d_jepa_ros.bench.stages import (
     Budget,
     Reference,
     Samples,
@@ -45,7 +45,7 @@ from cross4d_jepa_ros.bench_stages import (
     with_window,
     write_checkpoint,
 )
-from cross4d_jepa_ros.bench_sweeps import Drive, Recording, SyntheticDrive
+from cross4d_jepa_ros.bench.sweeps import Drive, Recording, SyntheticDrive
 from cross4d_jepa_ros.compute import PRECISIONS
 from cross4d_jepa_ros.demo import CannotRun
 from cross4d_jepa_ros.files import write_atomically

@@ -14,15 +14,16 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cross4d_jepa_ros import bench, bench_stages
 from cross4d_jepa_ros.bag_frames import BagFrames
 from cross4d_jepa_ros.bag_setup import BagSetup, settle
 from cross4d_jepa_ros.bags import Bag
-from cross4d_jepa_ros.bench import Plan, Setting, measure_all, settings
-from cross4d_jepa_ros.bench_arithmetic import Cost, Load, Rates, stage_costs, with_table
-from cross4d_jepa_ros.bench_live import write_repeated, write_synthetic
-from cross4d_jepa_ros.bench_report import draw, page_arithmetic, write_page
-from cross4d_jepa_ros.bench_stages import (
+from cross4d_jepa_ros.bench import __main__ as bench
+from cross4d_jepa_ros.bench import stages as bench_stages
+from cross4d_jepa_ros.bench.__main__ import Plan, Setting, measure_all, settings
+from cross4d_jepa_ros.bench.arithmetic import Cost, Load, Rates, stage_costs, with_table
+from cross4d_jepa_ros.bench.live import write_repeated, write_synthetic
+from cross4d_jepa_ros.bench.report import draw, page_arithmetic, write_page
+from cross4d_jepa_ros.bench.stages import (
     STAGES,
     Budget,
     Reference,
@@ -30,7 +31,7 @@ from cross4d_jepa_ros.bench_stages import (
     model_of_size,
     with_window,
 )
-from cross4d_jepa_ros.bench_sweeps import IMAGE, POINTS, Recording, SyntheticDrive
+from cross4d_jepa_ros.bench.sweeps import IMAGE, POINTS, Recording, SyntheticDrive
 from cross4d_jepa_ros.demo import CannotRun
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pipeline import Pipeline

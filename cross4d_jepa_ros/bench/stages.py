@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cross4d_jepa_ros.bench_sweeps import Drive
+from cross4d_jepa_ros.bench.sweeps import Drive
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import Contract, load_checkpoint, save_checkpoint
 from cross4d_jepa_ros.model.config import ModelConfig, load_model_config

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cross4d_jepa_ros.bag_setup import BagSetup, readable, settle
 from cross4d_jepa_ros.bags import TF_TYPE, Bag, BagWriter, message_class
-from cross4d_jepa_ros.bench_sweeps import IMAGE, INFO, ODOMETRY, PERIOD_NS, POINTS, SyntheticDrive
+from cross4d_jepa_ros.bench.sweeps import IMAGE, INFO, ODOMETRY, PERIOD_NS, POINTS, SyntheticDrive
 from cross4d_jepa_ros.demo import Plan, run
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.sensing.frames import BODY_FROM_OPTICAL

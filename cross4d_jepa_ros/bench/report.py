@@ -16,8 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from cross4d_jepa_ros.bench_arithmetic import arithmetic_table, measured_table, with_table
-from cross4d_jepa_ros.bench_stages import STAGES, Samples, model_of_size
+from cross4d_jepa_ros.bench.arithmetic import arithmetic_table, measured_table, with_table
+from cross4d_jepa_ros.bench.stages import STAGES, Samples, model_of_size
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint, read_contract
 from cross4d_jepa_ros.shared_files import DEMO_CHECKPOINT, shared_file
