@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from cross4d_jepa_ros.compute import GpuStopwatch, Stopwatch, choose
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.heads import frame_embedding
+from cross4d_jepa_ros.model.live_memory import LiveMemory
 from cross4d_jepa_ros.model.network import SweepInput
-from cross4d_jepa_ros.model.temporal_memory import LiveMemory
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cross4d_jepa_ros.model.config import ModelConfig
-from cross4d_jepa_ros.model.temporal_memory import RELATION_CHANNELS, STRETCH_SLOTS, STRETCHES
+from cross4d_jepa_ros.model.neighbours import STRETCH_SLOTS, STRETCHES
+from cross4d_jepa_ros.model.temporal_memory import RELATION_CHANNELS
 from cross4d_jepa_ros.model.tokenizer import input_features
 from cross4d_jepa_ros.pipeline import Pipeline
 

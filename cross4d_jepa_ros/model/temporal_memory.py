@@ -8,7 +8,6 @@ depends on exactly T sweeps, whether they come one by one or all at once.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,28 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cross4d_jepa_ros.model.config import ModelConfig
+from cross4d_jepa_ros.model.neighbours import NeighbourLookup
 
-# Candidates that a token looks at in each stretch of cells around it: the 8 columns of three cells
-# beside its own, and its own column cell by cell.
-STRETCH_SLOTS = 5
-STRETCHES = 11
-SLOT_BITS = 6
-FAR = (1 << 31) - (1 << SLOT_BITS)
-# Distances are compared in whole steps of a voxel's edge, so that on the lattice of a vehicle that
-# stands the rounding errors of its poses change nothing.
-STEPS_PER_VOXEL = 256
-# Keeps the borders of the cells off the lattice, for the same reason.
-CELL_SHIFT = 0.3711
-CELL_BITS = 21
 # Offset and velocity to a remembered token, its age, its squared distance.
 RELATION_CHANNELS = 8
 SPEED_SCALE = 10.0
-
-MAX_GAP_S = 1.0
-MAX_SPEED = 70.0
-MAX_JUMP_M = 2.0
-MAX_TURN_RATE = 6.0
-MAX_TURN = 0.3
 
 
 @dataclass(frozen=True)
@@ -88,90 +70,6 @@ def relative_pose(target: NDArray[np.float64], source: NDArray[np.float64]) -> N
     # The difference first: it is exact where the product of a large translation is not.
     relative[:3, 3] = target[:3, :3].T @ (source[:3, 3] - target[:3, 3])
     return relative
-
-
-class NeighbourLookup(nn.Module):
-    """Finds the remembered tokens near each token by looking up cells of a hash grid.
-
-    The cost does not depend on how many sweeps are remembered but for one sort of integers. Where
-    a stretch of cells holds more than STRETCH_SLOTS tokens, evenly spaced ones are looked at.
-    """
-
-    first_cell: Tensor
-    past_cell: Tensor
-    rank: Tensor
-    slot: Tensor
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self._neighbours = config.neighbours
-        self._radius_m = config.neighbour_radius_m
-        self._step_m = config.voxel_m / STEPS_PER_VOXEL
-        side = torch.tensor((-1, 0, 1)) << CELL_BITS  # (3,)
-        column = ((side << CELL_BITS)[:, None] + side).flatten()  # (9,)
-        beside = torch.cat((column[:4], column[5:]))  # (8,)
-        own = torch.tensor((-1, 0, 1))  # (3,)
-        for name, value in (
-            ('first_cell', torch.cat((beside - 1, own))),  # (11,): cells above each other adjoin
-            ('past_cell', torch.cat((beside + 2, own + 1))),  # (11,)
-            ('rank', torch.arange(STRETCH_SLOTS)),  # (5,)
-            ('slot', torch.arange(STRETCHES * STRETCH_SLOTS, dtype=torch.int32)),  # (S,)
-        ):
-            self.register_buffer(name, value, persistent=False)
-
-    def forward(self, query: Tensor, remembered: Tensor) -> tuple[Tensor, Tensor]:
-        """Find the k nearest of N remembered positions for each of M.
-
-        Args:
-            query: (3, M) float64 m.
-            remembered: (3, N) float64 m, same frame; of equally near ones the first counts.
-
-        Returns:
-            (M, k) int64 into the N, and (M, k) bool: False where there were fewer in the radius.
-
-        """
-        key, order = self._cell_key(remembered).sort(stable=True)  # (N,), (N,)
-        cell = self._cell_key(query)[:, None]  # (M, 1)
-        ends = torch.stack((cell + self.first_cell, cell + self.past_cell))  # (2, M, 11)
-        first, past = torch.searchsorted(key, ends).unbind(0)  # (M, 11), (M, 11)
-        held = past - first  # (M, 11)
-        stride = (held / STRETCH_SLOTS).clamp_min_(1)  # (M, 11)
-        place = (stride[:, :, None] * self.rank).long()  # (M, 11, 5)
-        candidate = (first[:, :, None] + place).flatten(1)  # (M, S)
-        candidate = candidate.clamp_max_(len(key) - 1)  # (M, S)
-        steps = self._squared_steps(query, remembered[:, order], candidate)  # (M, S)
-        near = (place < held[:, :, None]).flatten(1)  # (M, S)
-        near &= steps <= round(self._radius_m / self._step_m) ** 2  # (M, S)
-        # Whole numbers that end in the slot: equal distances never change places.
-        rating = torch.where(near, (steps >> 4 << SLOT_BITS) + self.slot, FAR)  # (M, S)
-        best = _smallest(rating, self._neighbours)  # (M, k)
-        chosen = candidate.gather(1, (best & (1 << SLOT_BITS) - 1).long())  # (M, k)
-        return order[chosen], best < FAR  # (M, k), (M, k)
-
-    def _squared_steps(self, query: Tensor, remembered: Tensor, candidate: Tensor) -> Tensor:
-        """Square the distances of (M, S) candidates; (M, S) int32, in steps."""
-        squared = torch.zeros(candidate.shape, dtype=torch.int32, device=query.device)  # (M, S)
-        for there, here in zip(remembered, query, strict=True):
-            there = (there / self._step_m).round_().int()  # (N,)
-            here = (here / self._step_m).round_().int()  # (M,)
-            offset = there.index_select(0, candidate.flatten()).view_as(squared)  # (M, S)
-            offset -= here[:, None]  # (M, S)
-            squared += offset * offset  # (M, S)
-        return squared
-
-    def _cell_key(self, position: Tensor) -> Tensor:
-        """Pack the cells of (3, n) positions into (n,) integers that ascend along x, y, z."""
-        cell = torch.floor(position / self._radius_m + CELL_SHIFT).long()  # (3, n)
-        x, y, z = (cell + (1 << CELL_BITS - 1)).unbind(0)  # (n,) each
-        return x << 2 * CELL_BITS | y << CELL_BITS | z  # (n,)
-
-
-def _smallest(rating: Tensor, count: int) -> Tensor:
-    """Return the `count` smallest of each row of (M, S) int32, in some order."""
-    if rating.device.type == 'cpu':
-        # A tenth of the time of topk.
-        return torch.from_numpy(np.partition(rating.numpy(), count - 1, axis=1)[:, :count])
-    return rating.topk(count, dim=1, largest=False, sorted=False).values  # (M, k)
 
 
 class LatentPooling(nn.Module):
@@ -415,77 +313,3 @@ def _homogeneous(*positions: Tensor) -> Tensor:
 
 def _age_s(newest: Remembered, sweep: Remembered) -> float:
     return (newest.stamp_ns - sweep.stamp_ns) / 1e9
-
-
-class LiveMemory:
-    """The remembered sweeps of one live stream; forgets them when the stream breaks."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        self._stride = config.sweep_stride
-        self._sweeps: deque[Remembered] = deque(maxlen=(config.sweeps - 1) * config.sweep_stride)
-        self._frame_id = ''
-        self._stamp_ns: int | None = None
-        self._pose: tuple[int, NDArray[np.float64]] | None = None
-
-    def __len__(self) -> int:
-        return len(self.read())
-
-    def clear(self) -> None:
-        """Forget everything: the next sweep is the first."""
-        self._sweeps.clear()
-        self._frame_id, self._stamp_ns, self._pose = '', None, None
-
-    def follow(
-        self, stamp_ns: int, frame_id: str, fixed_from_base: NDArray[np.float64] | None
-    ) -> str:
-        """Forget everything if a sweep does not continue the stream.
-
-        Args:
-            stamp_ns: Of the sweep that comes next.
-            frame_id: Of the sensor.
-            fixed_from_base: (4, 4) pose, or None.
-
-        Returns:
-            Why everything was forgotten; empty where the stream goes on.
-
-        """
-        reason = self._break(stamp_ns, frame_id, fixed_from_base)
-        if reason:
-            self.clear()
-        self._stamp_ns, self._frame_id = stamp_ns, frame_id
-        if fixed_from_base is not None:
-            self._pose = stamp_ns, fixed_from_base
-        return reason
-
-    def _break(
-        self, stamp_ns: int, frame_id: str, fixed_from_base: NDArray[np.float64] | None
-    ) -> str:
-        if self._stamp_ns is None:
-            return ''
-        gap_s = (stamp_ns - self._stamp_ns) / 1e9
-        if gap_s <= 0:
-            return f'the stamp went back by {-gap_s:.3f} s'
-        if gap_s > MAX_GAP_S:
-            return f'{gap_s:.2f} s without a sweep, more than {MAX_GAP_S:g} s'
-        if frame_id != self._frame_id:
-            return f'the sensor frame changed from {self._frame_id!r} to {frame_id!r}'
-        if self._pose is None or fixed_from_base is None:
-            return ''
-        then_ns, then = self._pose
-        seconds = (stamp_ns - then_ns) / 1e9
-        motion = relative_pose(then, fixed_from_base)
-        jump_m = float(np.linalg.norm(motion[:3, 3]))
-        turn = float(np.arccos(np.clip((np.trace(motion[:3, :3]) - 1) / 2, -1, 1)))
-        if jump_m > MAX_JUMP_M + MAX_SPEED * seconds:
-            return f'the pose jumped by {jump_m:.1f} m in {seconds:.2f} s'
-        if turn > MAX_TURN + MAX_TURN_RATE * seconds:
-            return f'the pose turned by {np.rad2deg(turn):.0f} degrees in {seconds:.2f} s'
-        return ''
-
-    def read(self) -> list[Remembered]:
-        """Return the sweeps that the next one reads, newest first."""
-        return list(self._sweeps)[self._stride - 1 :: self._stride]
-
-    def add(self, sweep: Remembered) -> None:
-        """Keep a sweep; the oldest goes."""
-        self._sweeps.appendleft(sweep)

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.model.config import ModelConfig
+from cross4d_jepa_ros.model.live_memory import LiveMemory
 from cross4d_jepa_ros.model.network import Network, SweepInput
-from cross4d_jepa_ros.model.temporal_memory import LiveMemory, Remembered
+from cross4d_jepa_ros.model.temporal_memory import Remembered
 from cross4d_jepa_ros.sensing.poses import invert, transform_points
 
 PERIOD_NS = 100_000_000

@@ -14,13 +14,10 @@ import pytest
 import torch
 
 from cross4d_jepa_ros.model.config import BadConfig, ModelConfig
+from cross4d_jepa_ros.model.live_memory import LiveMemory
+from cross4d_jepa_ros.model.neighbours import NeighbourLookup
 from cross4d_jepa_ros.model.network import SweepInput
-from cross4d_jepa_ros.model.temporal_memory import (
-    LiveMemory,
-    NeighbourLookup,
-    Remembered,
-    relative_pose,
-)
+from cross4d_jepa_ros.model.temporal_memory import Remembered, relative_pose
 from tests.model.drives import (
     PERIOD_NS,
     network_of,
@@ -228,7 +225,7 @@ def turned(angle: float, metres: float) -> np.ndarray:
         (PERIOD_NS, 'lidar', turned(0.1, 3.0), ''),
         (900_000_000, 'lidar', turned(0.5, 30.0), ''),
         (PERIOD_NS, 'lidar', None, ''),
-        (0, 'lidar', turned(0, 0), 'went back'),
+        (0, 'lidar', turned(0, 0), 'two sweeps have the stamp 0 ns'),
         (-PERIOD_NS, 'lidar', turned(0, 0), 'went back by 0.100 s'),
         (1_100_000_000, 'lidar', turned(0, 0), '1.10 s without a sweep'),
         (PERIOD_NS, 'other', turned(0, 0), "'lidar' to 'other'"),
