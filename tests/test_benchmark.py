@@ -243,6 +243,7 @@ def test_a_recorded_street_can_be_played_and_measured(tmp_path: Path) -> None:
         stamps = [stamp_ns(cloud) for cloud, _ in Recording.read(bag, setup).matched]
         assert len(stamps) == 24
         assert (np.diff(stamps) > 0).all()
+        assert np.flatnonzero(np.diff(stamps) > 1_000_000_000).tolist() == [7, 15]
         assert not bag.problems
 
 

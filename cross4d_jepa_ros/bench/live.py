@@ -17,11 +17,14 @@ from cross4d_jepa_ros.bags import TF_TYPE, Bag, BagWriter, message_class
 from cross4d_jepa_ros.bench.sweeps import IMAGE, INFO, ODOMETRY, PERIOD_NS, POINTS, SyntheticDrive
 from cross4d_jepa_ros.demo import Plan, run
 from cross4d_jepa_ros.model.checkpoint import read_contract
+from cross4d_jepa_ros.model.live_memory import MAX_GAP_S
 from cross4d_jepa_ros.sensing.frames import BODY_FROM_OPTICAL
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns
 from cross4d_jepa_ros.sensing.poses import quaternion_from_matrix
 
-SECONDS = 20.0
+SECONDS = 25.0
+# Between two passes of a recording; longer than any memory waits for the next sweep.
+PAUSE_NS = int(1.5 * MAX_GAP_S * 1e9)
 
 
 def live(bag: Bag, setup: BagSetup, model: Path, folder: Path, console: Console) -> dict[str, Any]:
@@ -82,7 +85,7 @@ def live_recording(
 ) -> dict[str, Any]:
     """Play a recording as many times as it takes; arguments and result as of `live`.
 
-    Stamps go on from one pass to the next, so that only the poses jump back.
+    Stamps go on from one pass to the next after a pause, so that each finds an empty memory.
     """
     passes = max(1, round(seconds * 1e9 / max(1, bag.end_ns - bag.start_ns)))
     path = _cleared(folder / 'bag')
@@ -162,7 +165,7 @@ def _camera_pose(at_ns: int) -> Any:
 
 
 def write_repeated(path: Path, bag: Bag, setup: BagSetup, passes: int) -> None:
-    """Record the messages of a recording several times over, with stamps that go on.
+    """Record the messages of a recording several times over, with stamps that go on after a pause.
 
     Raises:
         BadBag: The folder cannot be made, or a message cannot be read.
@@ -171,7 +174,7 @@ def write_repeated(path: Path, bag: Bag, setup: BagSetup, passes: int) -> None:
     wanted = setup.replayed(bag)
     stamps = [stamp_ns(message) for message in readable(bag, setup.points)]
     period_ns = int(np.median(np.diff(stamps))) if len(stamps) > 1 else PERIOD_NS
-    pass_ns = bag.end_ns - bag.start_ns + period_ns
+    pass_ns = bag.end_ns - bag.start_ns + period_ns + PAUSE_NS
     with BagWriter(path) as target:
         for name in wanted:
             topic = bag.topics[name]
