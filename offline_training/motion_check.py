@@ -4,7 +4,9 @@ which cars move.
 
     python -m offline_training.motion_check --out out/motion_check.json
 
-Trains and probes in two processes of one thread each. Interrupted and started again, it goes on.
+In these streets the lane that a car is in gives away whether it moves: `position_only` is what a
+probe makes of x, y, z and range. Networks are told height and range only, and are compared with each
+other. Trains and probes in two processes of one thread each, some 20 minutes in all. Interrupted and started again, it goes on.
 """
 
 from __future__ import annotations
@@ -262,10 +264,17 @@ def _cell(value: float | None) -> str:
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
-    """Show rows and limits as tables."""
-    shown = ('average_precision', 'position_only', 'range_only', 'prevalence')
-    shown += ('car_iou', 'person_iou', 'miou')
-    table = Table('T', 'seed', *shown)
+    """Show rows and limits as tables: average precisions (what moves is `share`), then IoU."""
+    shown = {
+        'average_precision': 'AP',
+        'position_only': 'position',
+        'range_only': 'range',
+        'prevalence': 'share',
+        'car_iou': 'car',
+        'person_iou': 'person',
+        'miou': 'mIoU',
+    }
+    table = Table('T', 'seed', *shown.values())
     for row in sorted(report['rows'], key=lambda row: (row['T'], row['seed'])):
         table.add_row(str(row['T']), str(row['seed']), *(_cell(row[name]) for name in shown))
     limits = Table('limit', 'found', 'at least', 'kept')
