@@ -5,8 +5,8 @@ which cars move.
     python -m offline_training.motion_check --out out/motion_check.json
 
 In these streets the lane that a car is in gives away whether it moves: `position_only` is what a
-probe makes of x, y, z and range. Networks are told height and range only, and are compared with each
-other. Trains and probes in two processes of one thread each, some 20 minutes in all. Interrupted and started again, it goes on.
+probe makes of x, y, z and range. So networks are compared with each other, not with nothing. Trains
+and probes in two processes of one thread each. Interrupted and started again, it goes on.
 """
 
 from __future__ import annotations
