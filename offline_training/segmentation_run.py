@@ -219,7 +219,7 @@ def score(
 
     Returns:
         The scores, and the average precision of the motion head for cars and people; None without
-        a head.
+        a head, or where nothing moves.
 
     """
     scores = SegmentationScores(CLASS_NAMES)
@@ -234,7 +234,7 @@ def score(
             logit = motion(embedding[torch.from_numpy(known)])  # (K', 2)
             rated.append((logit[:, 1] - logit[:, 0]).numpy())
             moving.append(sweep.moving[point][known] == 1)
-    if motion is None:
+    if not any(flags.any() for flags in moving):
         return scores, None
     return scores, average_precision(np.concatenate(moving), np.concatenate(rated))
 
