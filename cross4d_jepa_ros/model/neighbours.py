@@ -66,20 +66,20 @@ class NeighbourLookup(nn.Module):
         key, order = self._cell_key(remembered).sort(stable=True)  # (N,), (N,)
         cell = self._cell_key(query)[:, None]  # (M, 1)
         ends = torch.stack((cell + self.first_cell, cell + self.past_cell))  # (2, M, 11)
-        first, past = torch.searchsorted(key, ends).unbind(0)  # (M, 11), (M, 11)
+        first, past = torch.searchsorted(key, ends, out_int32=True).unbind(0)  # (M, 11), (M, 11)
         held = past - first  # (M, 11)
         stride = (held / STRETCH_SLOTS).clamp_min_(1)  # (M, 11)
-        place = (stride[:, :, None] * self.rank).long()  # (M, 11, 5)
+        place = (stride[:, :, None] * self.rank).int()  # (M, 11, 5)
         candidate = (first[:, :, None] + place).flatten(1)  # (M, S)
         candidate = candidate.clamp_max_(len(key) - 1)  # (M, S)
-        steps = self._squared_steps(query, remembered[:, order], candidate)  # (M, S)
+        steps = self._squared_steps(query, remembered.index_select(1, order), candidate)  # (M, S)
         near = (place < held[:, :, None]).flatten(1)  # (M, S)
         near &= steps <= round(self._radius_m / self._step_m) ** 2  # (M, S)
         # Whole numbers that end in the slot: equal distances never change places.
         rating = torch.where(near, (steps >> 4 << SLOT_BITS) + self.slot, FAR)  # (M, S)
         best = _smallest(rating, self._neighbours)  # (M, k)
-        chosen = candidate.gather(1, (best & (1 << SLOT_BITS) - 1).long())  # (M, k)
-        return order[chosen], best < FAR  # (M, k), (M, k)
+        chosen = candidate.gather(1, (best & (1 << SLOT_BITS) - 1).long()).flatten()  # (M k,)
+        return order.index_select(0, chosen).view_as(best), best < FAR  # (M, k), (M, k)
 
     def _squared_steps(self, query: Tensor, remembered: Tensor, candidate: Tensor) -> Tensor:
         """Square the distances of (M, S) candidates; (M, S) int32, in steps."""

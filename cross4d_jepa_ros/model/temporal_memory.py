@@ -123,8 +123,8 @@ class TemporalBlock(nn.Module):
         Args:
             token: (M, D) of the newest sweep.
             neighbours: Of each token among the N remembered; None where N is 0.
-            key_value: (2, N, H) of `project`.
-            latent_key_value: (2, L, H) of `project_latent`.
+            key_value: (2, N, H) of the remembered tokens.
+            latent_key_value: (2, L, H) of the remembered latents.
             latent_age: (L,) s.
 
         Returns:
@@ -149,45 +149,36 @@ class TemporalBlock(nn.Module):
         asked = self.query(self.norm_attention(token)).view(
             count, heads, -1
         )  # (M, heads, H + R + 2)
-        query, leaning, ageing, nothing = asked.split_with_sizes(
+        query, leaning, _, nothing = asked.split_with_sizes(
             (read, RELATION_CHANNELS, 1, 1), dim=2
         )  # (M, heads, H), (M, heads, R), (M, heads, 1), (M, heads, 1)
-        query = query * read**-0.5  # (M, heads, H)
         latent_key, latent_value = latent_key_value  # (L, H) each
-        latent_score = query @ latent_key.T + ageing * latent_age  # (M, heads, L)
-        scores = [nothing, latent_score]  # (M, heads, 1), (M, heads, L)
+        # A latent has no relation but its age, which stands where all that is asked has its own.
+        offered = latent_key.new_zeros(len(latent_key), asked.shape[2])  # (L, H + R + 2)
+        offered[:, :read] = latent_key * read**-0.5
+        offered[:, read + RELATION_CHANNELS] = latent_age
+        scores = [nothing, asked @ offered.T]  # (M, heads, 1), (M, heads, L)
         value = relation = None
         if neighbours is not None:
             index, relation = neighbours.index.flatten(), neighbours.relation  # (M k,), (M, k, R)
             key, value = (  # (M, k, H) each
                 part.index_select(0, index).view(count, -1, read) for part in key_value
             )
-            near = query @ key.mT + leaning @ relation.mT  # (M, heads, k)
-            scores.append(near.masked_fill(~neighbours.found[:, None], -torch.inf))
+            near = torch.baddbmm(leaning @ relation.mT, query, key.mT, alpha=read**-0.5)
+            # (M, heads, k)
+            scores.append(near.masked_fill_(~neighbours.found[:, None], -torch.inf))
         score = torch.cat(scores, dim=2)  # (M, heads, 1 + L + k)
         weight = score.softmax(dim=2, dtype=torch.float32).to(score.dtype)  # (M, heads, 1 + L + k)
         unread, of_latents, of_neighbours = weight.tensor_split(  # (M, heads, 1), ...
             (1, 1 + len(latent_age)), dim=2
         )
-        of_neighbours = of_neighbours.contiguous()  # (M, heads, k): products of odd strides crawl
         what = of_latents @ latent_value  # (M, heads, H)
         where = torch.zeros_like(leaning)  # (M, heads, R)
         if value is not None and relation is not None:
-            what = what + of_neighbours @ value  # (M, heads, H)
+            of_neighbours = of_neighbours.contiguous()  # (M, heads, k): odd strides are slow
+            what = torch.baddbmm(what, of_neighbours, value)  # (M, heads, H)
             where = of_neighbours @ relation  # (M, heads, R)
         return torch.cat((what, where, unread), dim=2).flatten(1)  # (M, D')
-
-    def project(self, token: Tensor) -> Tensor:
-        """Turn (M, D) tokens into the keys and values (2, M, H) that later sweeps read."""
-        return self._parts(self.key_value(token))  # (2, M, H)
-
-    def project_latent(self, latent: Tensor) -> Tensor:
-        """Turn (P, D) latents into the keys and values (2, P, H) that later sweeps read."""
-        return self._parts(self.latent_key_value(latent))  # (2, P, H)
-
-    def _parts(self, projected: Tensor) -> Tensor:
-        halves = projected.view(len(projected), 2, self._read_width)  # (count, 2, H)
-        return halves.transpose(0, 1).contiguous()  # (2, count, H)
 
 
 class TemporalEncoder(nn.Module):
@@ -235,8 +226,10 @@ class TemporalEncoder(nn.Module):
             stamp_ns=stamp_ns,
             fixed_from_base=fixed_from_base,
             place=_homogeneous(anchor, centre),  # (4, 2, M)
-            key_value=tuple(block.project(token) for block in self._each()),
-            latent_key_value=tuple(block.project_latent(latent) for block in self._each()),
+            key_value=tuple(_halves(block.key_value(token)) for block in self._each()),
+            latent_key_value=tuple(
+                _halves(block.latent_key_value(latent)) for block in self._each()
+            ),
         )
 
     def forward(self, token: Tensor, newest: Remembered, memory: Sequence[Remembered]) -> Tensor:
@@ -303,6 +296,11 @@ class TemporalEncoder(nn.Module):
         relation[6] = age
         relation[7] = relation[0].square() + relation[1].square() + relation[2].square()
         return Neighbours(index, found, relation.to(dtype).permute(1, 2, 0).contiguous())
+
+
+def _halves(projected: Tensor) -> Tensor:
+    """Part (n, 2 H) keys and values into (2, n, H)."""
+    return torch.stack(projected.tensor_split(2, dim=1))  # (2, n, H)
 
 
 def _homogeneous(*positions: Tensor) -> Tensor:
