@@ -27,7 +27,8 @@ from cross4d_jepa_ros.shared_files import shared_file
 STAGES = ('message_decode', *Pipeline.STAGES, 'message_build', 'total')
 OUTPUTS = frozenset(('segmentation', 'embeddings', 'frame_embedding'))
 # The first answers of a full window still fill caches and heaps.
-UNCOUNTED = 2
+# Until the heap has found its size, memory is faulted in page by page.
+UNCOUNTED = 24
 SIDE = 2048
 
 

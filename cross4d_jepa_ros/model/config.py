@@ -18,6 +18,8 @@ T = TypeVar('T')
 TOKENIZERS = ('voxel', 'fps_knn')
 # What the look-up in the memory offers to choose from.
 MAX_NEIGHBOURS = 32
+# Cells of the look-up between the sensor and the end of its range.
+MAX_CELLS = 500
 
 
 class BadConfig(ValueError):
@@ -118,10 +120,10 @@ class ModelConfig:
                 'which must be even and at least 6: change width or heads'
             )
             raise BadConfig(msg)
-        if self.neighbour_radius_m > 16 * self.voxel_m:
+        if remembers and self.range_m / self.neighbour_radius_m > MAX_CELLS:
             msg = (
-                f'neighbour_radius_m {self.neighbour_radius_m} is over 16 voxels of '
-                f'{self.voxel_m}: lower it'
+                f'neighbour_radius_m {self.neighbour_radius_m} is less than 1/{MAX_CELLS} of '
+                f'range_m {self.range_m}: raise it'
             )
             raise BadConfig(msg)
         if self.range_m / self.voxel_m > 1 << 16:

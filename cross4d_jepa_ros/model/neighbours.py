@@ -15,12 +15,13 @@ STRETCH_SLOTS = 5
 STRETCHES = 11
 SLOT_BITS = 6
 FAR = (1 << 31) - (1 << SLOT_BITS)
-# Distances are compared in whole steps of a voxel's edge, so that on the lattice of a vehicle that
-# stands the rounding errors of its poses change nothing.
-STEPS_PER_VOXEL = 256
-# Keeps the borders of the cells off the lattice, for the same reason.
-CELL_SHIFT = 0.3711
-CELL_BITS = 21
+# Positions are told in whole steps of the radius, which is the edge of a cell. The shift keeps the
+# borders of the steps off the lattice of a vehicle that stands, where all distances tie: rounding
+# errors of its poses change nothing there.
+STEP_BITS = 8
+STEP_SHIFT = 0.3711
+# Of a cell's number along an axis; three of them make an int32.
+CELL_BITS = 10
 
 
 class NeighbourLookup(nn.Module):
@@ -39,11 +40,10 @@ class NeighbourLookup(nn.Module):
         super().__init__()
         self._neighbours = config.neighbours
         self._radius_m = config.neighbour_radius_m
-        self._step_m = config.voxel_m / STEPS_PER_VOXEL
-        side = torch.tensor((-1, 0, 1)) << CELL_BITS  # (3,)
+        side = torch.tensor((-1, 0, 1), dtype=torch.int32) << CELL_BITS  # (3,)
         column = ((side << CELL_BITS)[:, None] + side).flatten()  # (9,)
         beside = torch.cat((column[:4], column[5:]))  # (8,)
-        own = torch.tensor((-1, 0, 1))  # (3,)
+        own = torch.tensor((-1, 0, 1), dtype=torch.int32)  # (3,)
         for name, value in (
             ('first_cell', torch.cat((beside - 1, own))),  # (11,): cells above each other adjoin
             ('past_cell', torch.cat((beside + 2, own + 1))),  # (11,)
@@ -63,8 +63,9 @@ class NeighbourLookup(nn.Module):
             (M, k) int64 into the N, and (M, k) bool: False where there were fewer in the radius.
 
         """
-        key, order = self._cell_key(remembered).sort(stable=True)  # (N,), (N,)
-        cell = self._cell_key(query)[:, None]  # (M, 1)
+        here, there = self._steps(query), self._steps(remembered)  # (3, M), (3, N)
+        key, order = _cell_key(there).sort(stable=True)  # (N,), (N,)
+        cell = _cell_key(here)[:, None]  # (M, 1)
         ends = torch.stack((cell + self.first_cell, cell + self.past_cell))  # (2, M, 11)
         first, past = torch.searchsorted(key, ends, out_int32=True).unbind(0)  # (M, 11), (M, 11)
         held = past - first  # (M, 11)
@@ -72,31 +73,31 @@ class NeighbourLookup(nn.Module):
         place = (stride[:, :, None] * self.rank).int()  # (M, 11, 5)
         candidate = (first[:, :, None] + place).flatten(1)  # (M, S)
         candidate = candidate.clamp_max_(len(key) - 1)  # (M, S)
-        steps = self._squared_steps(query, remembered.index_select(1, order), candidate)  # (M, S)
+        squared = torch.zeros(candidate.shape, dtype=torch.int32, device=query.device)  # (M, S)
+        for then, now in zip(there, here, strict=True):  # (N,), (M,)
+            offset = then.index_select(0, order).index_select(0, candidate.flatten())  # (M S,)
+            offset = offset.view_as(squared).sub_(now[:, None])  # (M, S)
+            squared += offset * offset  # (M, S)
         near = (place < held[:, :, None]).flatten(1)  # (M, S)
-        near &= steps <= round(self._radius_m / self._step_m) ** 2  # (M, S)
+        near &= squared <= 1 << 2 * STEP_BITS  # (M, S)
         # Whole numbers that end in the slot: equal distances never change places.
-        rating = torch.where(near, (steps >> 4 << SLOT_BITS) + self.slot, FAR)  # (M, S)
+        rating = torch.where(near, (squared << SLOT_BITS) + self.slot, FAR)  # (M, S)
         best = _smallest(rating, self._neighbours)  # (M, k)
         chosen = candidate.gather(1, (best & (1 << SLOT_BITS) - 1).long()).flatten()  # (M k,)
         return order.index_select(0, chosen).view_as(best), best < FAR  # (M, k), (M, k)
 
-    def _squared_steps(self, query: Tensor, remembered: Tensor, candidate: Tensor) -> Tensor:
-        """Square the distances of (M, S) candidates; (M, S) int32, in steps."""
-        squared = torch.zeros(candidate.shape, dtype=torch.int32, device=query.device)  # (M, S)
-        for there, here in zip(remembered, query, strict=True):
-            there = (there / self._step_m).round_().int()  # (N,)
-            here = (here / self._step_m).round_().int()  # (M,)
-            offset = there.index_select(0, candidate.flatten()).view_as(squared)  # (M, S)
-            offset -= here[:, None]  # (M, S)
-            squared += offset * offset  # (M, S)
-        return squared
+    def _steps(self, position: Tensor) -> Tensor:
+        """Tell (3, n) positions, m, in whole steps, (3, n) int32."""
+        scaled = position * ((1 << STEP_BITS) / self._radius_m) + STEP_SHIFT  # (3, n)
+        return scaled.floor_().int()  # (3, n)
 
-    def _cell_key(self, position: Tensor) -> Tensor:
-        """Pack the cells of (3, n) positions into (n,) integers that ascend along x, y, z."""
-        cell = torch.floor(position / self._radius_m + CELL_SHIFT).long()  # (3, n)
-        x, y, z = (cell + (1 << CELL_BITS - 1)).unbind(0)  # (n,) each
-        return x << 2 * CELL_BITS | y << CELL_BITS | z  # (n,)
+
+def _cell_key(steps: Tensor) -> Tensor:
+    """Pack the cells of (3, n) int32 steps into (n,) int32 that ascend along x, y, z."""
+    half = 1 << CELL_BITS - 1
+    cell = (steps >> STEP_BITS).clamp_(-half, half - 1) + half  # (3, n)
+    x, y, z = cell.unbind(0)  # (n,) each
+    return x << 2 * CELL_BITS | y << CELL_BITS | z  # (n,)
 
 
 def _smallest(rating: Tensor, count: int) -> Tensor:

@@ -82,8 +82,10 @@ class LatentPooling(nn.Module):
 
     def forward(self, token: Tensor) -> Tensor:
         """Pool (M, D) tokens to (P, D) latents; zero where there are none."""
-        weight = self.score(token).softmax(dim=0)  # (M, P)
-        latent: Tensor = weight.T @ self.value(token)  # (P, D)
+        if not len(token):
+            return token.new_zeros(self.score.out_features, token.shape[1])  # (P, D)
+        weight = self.score(token).T.softmax(dim=1)  # (P, M)
+        latent: Tensor = self.value(weight @ token)  # (P, D)
         return latent
 
 

@@ -253,7 +253,7 @@ def test_a_broken_stream_is_forgotten(
         ({'neighbours': 40}, 'neighbours is 40'),
         ({'latents': 0}, 'latents'),
         ({'temporal_blocks': 0}, 'temporal_blocks'),
-        ({'neighbour_radius_m': 17.0}, 'neighbour_radius_m 17.0 is over 16 voxels'),
+        ({'neighbour_radius_m': 0.03}, 'neighbour_radius_m 0.03 is less than 1/500 of range_m'),
         ({'tokenizer': 'octree'}, "tokenizer is 'octree'"),
         ({'patch_points': 32}, 'patch_points'),
         ({'tokenizer': 'fps_knn'}, 'max_tokens is 2000'),
