@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
-CPU_INFO = Path('/proc/cpuinfo')
-CPU_BF16_FLAGS = frozenset(('avx512_bf16', 'amx_bf16'))
 GPU_BF16_CAPABILITY = (8, 0)
 OUT_OF_MEMORY_SIGNS = ("can't allocate memory", 'out of memory', 'bad_alloc', 'ALLOC_FAILED')
 
@@ -130,8 +127,8 @@ def choose(device: str, precision: str) -> Compute:
 
     Args:
         device: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-        precision: `auto` (bf16 where the hardware multiplies it, else fp16 on a GPU and fp32 on a
-            CPU), `fp32`, `bf16` or `fp16`.
+        precision: `auto` (bf16 on a GPU that multiplies it, else fp16 on a GPU and fp32 on a CPU),
+            `fp32`, `bf16` or `fp16`.
 
     Raises:
         ValueError: There is no such device here, or it has no such precision.
@@ -144,7 +141,9 @@ def choose(device: str, precision: str) -> Compute:
             capability = torch.cuda.get_device_capability(place)
             precision = 'bf16' if capability >= GPU_BF16_CAPABILITY else 'fp16'
         else:
-            precision = 'bf16' if cpu_multiplies_bf16() else 'fp32'
+            # In bf16 a CPU has to make a kernel for every new number of points or tokens. No two
+            # sweeps agree in these, so that even one with instructions for it is slower.
+            precision = 'fp32'
     if precision not in PRECISIONS:
         msg = f'precision is {precision!r}, expected auto, {", ".join(PRECISIONS)}'
         raise ValueError(msg)
@@ -152,16 +151,6 @@ def choose(device: str, precision: str) -> Compute:
         msg = 'precision fp16 needs a GPU: on a CPU use auto, bf16 or fp32'
         raise ValueError(msg)
     return (GpuCompute if gpu else Compute)(place, PRECISIONS[precision])
-
-
-def cpu_multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for products of bf16; elsewhere fp32 is faster."""
-    try:
-        lines = CPU_INFO.read_text().splitlines()
-    except OSError:
-        return False
-    flags = next((line for line in lines if line.startswith('flags')), '')
-    return not CPU_BF16_FLAGS.isdisjoint(flags.split())
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -11,7 +11,7 @@ from cross4d_jepa_ros.model.config import ModelConfig
 
 # Candidates that a token looks at in each stretch of cells around it: the 8 columns of three cells
 # beside its own, and its own column cell by cell.
-STRETCH_SLOTS = 5
+STRETCH_SLOTS = 4
 STRETCHES = 11
 SLOT_BITS = 6
 FAR = (1 << 31) - (1 << SLOT_BITS)
@@ -47,7 +47,7 @@ class NeighbourLookup(nn.Module):
         for name, value in (
             ('first_cell', torch.cat((beside - 1, own))),  # (11,): cells above each other adjoin
             ('past_cell', torch.cat((beside + 2, own + 1))),  # (11,)
-            ('rank', torch.arange(STRETCH_SLOTS)),  # (5,)
+            ('rank', torch.arange(STRETCH_SLOTS)),  # (4,)
             ('slot', torch.arange(STRETCHES * STRETCH_SLOTS, dtype=torch.int32)),  # (S,)
         ):
             self.register_buffer(name, value, persistent=False)
@@ -70,7 +70,7 @@ class NeighbourLookup(nn.Module):
         first, past = torch.searchsorted(key, ends, out_int32=True).unbind(0)  # (M, 11), (M, 11)
         held = past - first  # (M, 11)
         stride = (held / STRETCH_SLOTS).clamp_min_(1)  # (M, 11)
-        place = (stride[:, :, None] * self.rank).int()  # (M, 11, 5)
+        place = (stride[:, :, None] * self.rank).int()  # (M, 11, 4)
         candidate = (first[:, :, None] + place).flatten(1)  # (M, S)
         candidate = candidate.clamp_max_(len(key) - 1)  # (M, S)
         squared = torch.zeros(candidate.shape, dtype=torch.int32, device=query.device)  # (M, S)

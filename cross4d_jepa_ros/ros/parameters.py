@@ -69,8 +69,7 @@ PARAMETERS = (
         'precision',
         'auto',
         '',
-        'of the encoder; auto: bf16 where the hardware multiplies it, else fp16 on a GPU, fp32 on '
-        'a CPU',
+        'of the encoder; auto: bf16 on a GPU that multiplies it, else fp16 on a GPU, fp32 on a CPU',
         choices=('auto', *PRECISIONS),
     ),
     Parameter(
