@@ -28,7 +28,7 @@ STAGES = ('message_decode', *Pipeline.STAGES, 'message_build', 'total')
 OUTPUTS = frozenset(('segmentation', 'embeddings', 'frame_embedding'))
 # The first answers of a full window still fill caches and heaps.
 # Until the heap has found its size, memory is faulted in page by page.
-UNCOUNTED = 24
+UNCOUNTED, UNCOUNTED_S = 24, 3.0
 SIDE = 2048
 
 
@@ -120,7 +120,7 @@ def measure(
     samples = Samples()
     _settle_ground(drive)
     load = OthersShare(own_pids())
-    began, uncounted = 0.0, UNCOUNTED
+    began, uncounted, opened = 0.0, UNCOUNTED, time.perf_counter()
     for points, images, first in drive.stream():
         if first:
             pipeline.reset()
@@ -134,7 +134,8 @@ def measure(
         if perception.window_length < pipeline.sweeps:
             continue
         if uncounted:
-            uncounted, began = uncounted - 1, built
+            began = built
+            uncounted = uncounted - 1 if built - opened < UNCOUNTED_S else 0
             load = OthersShare(own_pids())
             continue
         ms = {
