@@ -166,8 +166,9 @@ class TemporalBlock(nn.Module):
             key, value = (  # (M, k, H) each
                 part.index_select(0, index).view(count, -1, read) for part in key_value
             )
-            near = torch.baddbmm(leaning @ relation.mT, query, key.mT, alpha=read**-0.5)
-            # (M, heads, k)
+            near = torch.baddbmm(  # (M, heads, k)
+                leaning @ relation.mT, query, key.mT, alpha=read**-0.5
+            )
             scores.append(near.masked_fill_(~neighbours.found[:, None], -torch.inf))
         score = torch.cat(scores, dim=2)  # (M, heads, 1 + L + k)
         weight = score.softmax(dim=2, dtype=torch.float32).to(score.dtype)  # (M, heads, 1 + L + k)
@@ -254,10 +255,11 @@ class TemporalEncoder(nn.Module):
         neighbours = None
         if sum(sweep.place.shape[2] for sweep in posed):
             neighbours = self._neighbours(newest, posed, token.dtype)
-        latent_age = [  # (P,) each
+        ages = [  # (P,) each
             token.new_full((sweep.latent_key_value[0].shape[1],), _age_s(newest, sweep))
             for sweep in memory
         ]
+        latent_age = torch.cat([token.new_zeros(0), *ages])  # (L,)
         for number, block in enumerate(self._each()):
             none = newest.key_value[number][:, :0]  # (2, 0, H)
             key_value = [none, *(sweep.key_value[number] for sweep in posed)]  # (2, m, H) each
@@ -267,7 +269,7 @@ class TemporalEncoder(nn.Module):
                 neighbours,
                 torch.cat(key_value, dim=1),  # (2, N, H)
                 torch.cat(latent, dim=1),  # (2, L, H)
-                torch.cat([none[0, :, 0], *latent_age]),  # (L,)
+                latent_age,
             )
         encoded: Tensor = self.norm(token)  # (M, D)
         return encoded
