@@ -16,12 +16,10 @@ import hashlib
 import json
 import multiprocessing
 import os
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +36,7 @@ from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.average_precision import average_precision
+from offline_training.check_report import write_report
 from offline_training.labelled_sweeps import FORMAT, SweepFiles
 from offline_training.make_street_bag import VERSION
 from offline_training.probes import LINEAR_PROBE, MLP_PROBE, ProbeConfig, fit_probe
@@ -301,12 +300,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         console.print(str(error), style='red', markup=False)
         return 2
-    words = ['python', '-m', 'offline_training.motion_check', *(argv or sys.argv[1:])]
-    report['command'] = shlex.join(words)
-    report['date'] = datetime.now(UTC).isoformat(timespec='seconds')
-    write_atomically(arguments.out, json.dumps(report, indent=2) + '\n')
+    code = write_report(report, 'motion_check', argv or sys.argv[1:], arguments.out)
     print_report(report, console)
-    return 0 if report['passed'] else 1
+    return code
 
 
 if __name__ == '__main__':

@@ -8,12 +8,9 @@ while neither height, range and intensity nor the colour of a pixel give them aw
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,12 +25,12 @@ from rich.text import Text
 from torch import Tensor
 
 from cross4d_jepa_ros.bag_frames import BagFrame
-from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores
 from cross4d_jepa_ros.sensing.cameras import unhidden
 from cross4d_jepa_ros.sensing.frames import CameraView
 from cross4d_jepa_ros.sensing.poses import transform_points
+from offline_training.check_report import write_report
 from offline_training.labelled_sweeps import labelled_frames
 from offline_training.make_street_bag import VERSION
 from offline_training.probes import LINEAR_PROBE, MLP_PROBE, ProbeConfig, fit_probe, score_probe
@@ -347,12 +344,9 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         console.print(str(error), style='red', markup=False)
         return 2
-    words = ['python', '-m', 'offline_training.street_check', *(argv or sys.argv[1:])]
-    report['command'] = shlex.join(words)
-    report['date'] = datetime.now(UTC).isoformat(timespec='seconds')
-    write_atomically(arguments.out, json.dumps(report, indent=2) + '\n')
+    code = write_report(report, 'street_check', argv or sys.argv[1:], arguments.out)
     print_report(report, console)
-    return 0 if report['passed'] else 1
+    return code
 
 
 if __name__ == '__main__':
