@@ -19,7 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from cross4d_jepa_ros.files import write_atomically
-from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, from_mapping
+from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, Teacher, from_mapping
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.tokenizer import InputFeature, input_features
 
@@ -42,7 +42,7 @@ class Contract:
         base_height_m: Height of the base frame's origin above the ground that the network expects.
         class_names: Of the segmentation head; empty where there is none. Ids are positions.
         palette: RGB of each class.
-        teacher: Of a network that was distilled from one; not yet used.
+        teacher: Of a network that was distilled from one; None where there was none.
         prototypes: Of a network with named prototypes; not yet used.
         training: How the weights came about; `kind` is always there.
 
@@ -54,7 +54,7 @@ class Contract:
     class_names: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
     training: dict[str, str | int | float]
-    teacher: None = None
+    teacher: Teacher | None = None
     prototypes: None = None
     schema_version: int = SCHEMA_VERSION
 
@@ -142,7 +142,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if _checksum(plain, tensors) != checksum:
         msg = f'{path}: damaged: the checksum of its content is not the one in its header'
         raise BadCheckpoint(msg)
-    network = Network(contract.model, len(contract.class_names))
+    network = Network(contract.model, len(contract.class_names), contract.teacher)
     network.load_state_dict(tensors)
     return Checkpoint(contract, network.eval(), hashlib.sha256(content).hexdigest())
 
@@ -217,7 +217,8 @@ def _parsed_contract(path: Path, header: dict[str, Any]) -> tuple[Contract, dict
 
 def _check_tensors(path: Path, contract: Contract, tensors: dict[str, Tensor]) -> None:
     with torch.device('meta'):
-        expected = Network(contract.model, len(contract.class_names)).state_dict()
+        network = Network(contract.model, len(contract.class_names), contract.teacher)
+        expected = network.state_dict()
     for problem, names in (
         ('lacks the tensor', expected.keys() - tensors.keys()),
         ('has the unexpected tensor', tensors.keys() - expected.keys()),

@@ -133,6 +133,48 @@ class ModelConfig:
             raise BadConfig(msg)
 
 
+@dataclass(frozen=True)
+class Teacher:
+    """The image network whose feature space a network has learnt, and how to get there.
+
+    Attributes:
+        name: `lite0`, or a name or folder that `transformers` loads.
+        weights_sha256: Of its weights.
+        input_height: Rows that images are scaled to before it sees them; the columns follow.
+        stride: Pixels of the scaled image per patch.
+        channels: Of a patch's features.
+        components: Of the space that is learnt, after centring, scaling and projection.
+        hidden: Channels of the head's hidden layer; 0 for a linear head.
+
+    """
+
+    name: str
+    weights_sha256: str
+    input_height: int
+    stride: int
+    channels: int
+    components: int
+    hidden: int
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be built.
+
+        Raises:
+            BadConfig: A size is out of its bounds.
+
+        """
+        for key, low, high in (
+            ('input_height', 16, 1 << 14),
+            ('stride', 1, 256),
+            ('channels', 1, 1 << 14),
+            ('components', 1, 1 << 14),
+            ('hidden', 0, 1 << 14),
+        ):
+            if not low <= getattr(self, key) <= high:
+                msg = f'{key} is {getattr(self, key)}, but must lie between {low} and {high}'
+                raise BadConfig(msg)
+
+
 def load_model_config(path: Path) -> ModelConfig:
     """Read a file of `config/models/`.
 
@@ -202,8 +244,12 @@ def _checked(key: str, hint: Any, value: Any) -> Any:
         return value
     if origin is dict and isinstance(value, dict):
         return {name: _checked(f'{key}.{name}', arguments[1], item) for name, item in value.items()}
-    if isinstance(hint, types.UnionType) and type(value) in arguments:
-        return value
+    if isinstance(hint, types.UnionType):
+        if type(value) in arguments:
+            return value
+        dataclasses = [one for one in arguments if hasattr(one, '__dataclass_fields__')]
+        if len(dataclasses) == 1 and isinstance(value, Mapping):
+            return _checked(key, dataclasses[0], value)
     if origin is tuple and isinstance(value, list | tuple):
         if arguments[-1] is Ellipsis:
             arguments = (arguments[0],) * len(value)

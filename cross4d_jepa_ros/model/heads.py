@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read off the embeddings: classes, three colours, one vector a sweep."""
+"""What is read off the embeddings: classes, the teacher's features, colours, one vector a sweep."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cross4d_jepa_ros.model.config import Teacher
 
 
 class SegmentationHead(nn.Linear):
@@ -19,6 +22,36 @@ class SegmentationHead(nn.Linear):
         numbers = torch.arange(len(logits), dtype=torch.uint8, device=logits.device)  # (classes,)
         class_id = ((logits == best) * numbers[:, None]).amax(dim=0)  # (K,)
         return class_id, 1 / (logits - best).exp().sum(dim=0)  # (K,), (K,)
+
+
+class TeacherSpace(nn.Module):
+    """Maps point embeddings to where the features of an image network's patches lie.
+
+    What is read off images in that space can so be read off points. Cross4D-JEPA (arXiv
+    2607.00514, section 3) has a linear head; a hidden layer is the habit of later work.
+    """
+
+    mean: Tensor
+    components: Tensor
+
+    def __init__(self, point_width: int, teacher: Teacher) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(teacher.channels))
+        self.register_buffer('components', torch.eye(teacher.channels, teacher.components))
+        inner = teacher.hidden or point_width
+        self.hidden = nn.Linear(point_width, inner) if teacher.hidden else None
+        self.out = nn.Linear(inner, teacher.components)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Map (K, C) embeddings to (K, P)."""
+        if self.hidden is not None:
+            embedding = F.gelu(self.hidden(embedding))  # (K, hidden)
+        mapped: Tensor = self.out(embedding)  # (K, P)
+        return mapped
+
+    def project(self, features: Tensor) -> Tensor:
+        """Map (N, channels) features of the teacher's patches to (N, P)."""
+        return (features - self.mean) @ self.components  # (N, P)
 
 
 class ColourBasis(nn.Module):

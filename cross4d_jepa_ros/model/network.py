@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cross4d_jepa_ros.model.config import ModelConfig
-from cross4d_jepa_ros.model.heads import ColourBasis, SegmentationHead
+from cross4d_jepa_ros.model.config import ModelConfig, Teacher
+from cross4d_jepa_ros.model.heads import ColourBasis, SegmentationHead, TeacherSpace
 from cross4d_jepa_ros.model.point_decoder import PointDecoder
 from cross4d_jepa_ros.model.spatial_encoder import SpatialEncoder
 from cross4d_jepa_ros.model.temporal_memory import Remembered, TemporalEncoder
@@ -46,13 +46,15 @@ class Network(nn.Module):
     Args:
         config: Sizes.
         classes: Outputs of the segmentation head; 0 builds none.
+        teacher: Whose feature space the points are mapped to; None builds no such head.
 
     """
 
     temporal: TemporalEncoder | None
     segmentation: SegmentationHead | None
+    teacher_space: TeacherSpace | None
 
-    def __init__(self, config: ModelConfig, classes: int) -> None:
+    def __init__(self, config: ModelConfig, classes: int, teacher: Teacher | None = None) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = PatchTokenizer(config)
@@ -61,6 +63,7 @@ class Network(nn.Module):
         self.decoder = PointDecoder(config)
         self.colour_basis = ColourBasis(config.point_width)
         self.segmentation = SegmentationHead(config.point_width, classes) if classes else None
+        self.teacher_space = TeacherSpace(config.point_width, teacher) if teacher else None
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -128,6 +131,27 @@ class Network(nn.Module):
         embedding: Tensor = self.decoder(token, point, patches.patch_of_kept)  # (L, C)
         return embedding
 
+    def encode_window(self, sweeps: Sequence[SweepInput]) -> list[tuple[Tensor, Tensor]]:
+        """Tokens of all sweeps of a window at once, each from itself and those before it.
+
+        Args:
+            sweeps: Oldest first, `sweep_stride` steps apart, poses in one fixed frame.
+
+        Returns:
+            (M, D) tokens and (L, C) undecoded point features of each sweep.
+
+        """
+        rows: list[tuple[Tensor, Tensor]] = []
+        memory: list[Remembered] = []
+        for sweep in sweeps:
+            token, point = self.tokenise(sweep)  # (M, D), (L, C)
+            token = self.encode(token, sweep.patches)  # (M, D)
+            token, newest = self.recall(token, sweep, memory)  # (M, D)
+            if newest is not None:
+                memory = [newest, *memory][: self.config.sweeps - 1]
+            rows.append((token, point))
+        return rows
+
     def forward_window(self, sweeps: Sequence[SweepInput]) -> list[tuple[Tensor, Tensor]]:
         """Answer all sweeps of a window at once, each from itself and those before it.
 
@@ -141,13 +165,5 @@ class Network(nn.Module):
             (M, D) tokens and (L, C) point embeddings of each sweep.
 
         """
-        rows: list[tuple[Tensor, Tensor]] = []
-        memory: list[Remembered] = []
-        for sweep in sweeps:
-            token, point = self.tokenise(sweep)  # (M, D), (L, C)
-            token = self.encode(token, sweep.patches)  # (M, D)
-            token, newest = self.recall(token, sweep, memory)  # (M, D)
-            if newest is not None:
-                memory = [newest, *memory][: self.config.sweeps - 1]
-            rows.append((token, self.decode(token, point, sweep.patches)))
-        return rows
+        rows = zip(sweeps, self.encode_window(sweeps), strict=True)
+        return [(token, self.decode(token, point, sweep.patches)) for sweep, (token, point) in rows]
