@@ -36,7 +36,7 @@ from offline_training.make_street_bag import VERSION
 from offline_training.probes import LINEAR_PROBE, MLP_PROBE, ProbeConfig, fit_probe, score_probe
 from offline_training.street.classes import CLASS_NAMES
 from offline_training.street_recordings import record_towns
-from offline_training.teachers import FEATURE_STRIDE, Lite0, patch_features_at
+from offline_training.teachers.lite0 import FEATURE_STRIDE, Lite0, patch_features_at
 
 OCCLUSION_CELL_PX = 6
 RANDOM_WEIGHTS_SEED = 0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from offline_training.teachers import BadWeights, Lite0, patch_features_at
+from offline_training.teachers.lite0 import BadWeights, Lite0, patch_features_at
 
 # From the published code with the same weights.
 PINNED = (-0.0061448, 0.0273828, 0.0692100, 0.0664255, -0.0019874, -0.0175452)
