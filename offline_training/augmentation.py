@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random changes of a window of labelled sweeps that leave labels and relative poses true."""
+"""Random changes of a window of sweeps that leave labels, relative poses and views true."""
 
 from __future__ import annotations
 
@@ -14,12 +14,59 @@ from offline_training.labelled_sweeps import LabelledSweep
 
 SHARES = (
     'points_kept',
-    'channel_shuffling',
-    'colour_blinding',
+    'mirroring',
     'intensity_blinding',
     'sweep_forgetting',
     'pose_blinding',
+    'channel_shuffling',
+    'blinding',
 )
+
+
+def _refuse_nonsense(settings: Recolouring | Augmentation) -> None:
+    """Refuse bounds in the wrong order and shares that are none.
+
+    Raises:
+        BadConfig: Names the setting.
+
+    """
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Recolouring | None):
+            continue
+        low, high = value if isinstance(value, tuple) else (0.0, value)
+        share = field.name in SHARES
+        if not 0 <= low <= high or (share and high > 1):
+            wanted = '0 to 1' if share else 'at least 0'
+            msg = f'{field.name} is {value}: give {wanted}, the lower bound first'
+            raise BadConfig(msg)
+
+
+@dataclass(frozen=True)
+class Recolouring:
+    """How far the colours of windows are changed; pairs are the bounds of a uniform draw.
+
+    Attributes:
+        gain: Factor on each colour channel, drawn for a channel.
+        shift: Most that is added to all channels.
+        channel_shuffling: Probability that the channels change places.
+        blinding: Probability that a window loses all its colour.
+
+    """
+
+    gain: tuple[float, float]
+    shift: float
+    channel_shuffling: float
+    blinding: float
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            BadConfig: Names the setting.
+
+        """
+        _refuse_nonsense(self)
 
 
 @dataclass(frozen=True)
@@ -29,105 +76,148 @@ class Augmentation:
     Attributes:
         points_kept: Share of a sweep's points that is kept, drawn for each sweep.
         scale: Factor on all coordinates.
+        turn_deg: Most turn about z.
+        mirroring: Probability that left and right change places.
         tilt_deg: Most roll and pitch.
         height_m: Most shift along z.
         jitter_m: Standard deviation of the noise on each coordinate.
-        colour_gain: Factor on each colour channel, drawn for a channel.
-        colour_shift: Most that is added to all channels.
-        channel_shuffling: Probability that the colour channels change places.
-        colour_blinding: Probability that a window loses all its colour.
         intensity_gain: Factor on the intensity.
         intensity_blinding: Probability that a window loses its intensity.
         sweep_forgetting: Probability that a sweep but the newest is left out.
         pose_blinding: Probability that a window loses its poses.
+        colour: Of the points' colours; None where nobody looks at them.
 
     """
 
     points_kept: tuple[float, float]
     scale: tuple[float, float]
+    turn_deg: float
+    mirroring: float
     tilt_deg: float
     height_m: float
     jitter_m: float
-    colour_gain: tuple[float, float]
-    colour_shift: float
-    channel_shuffling: float
-    colour_blinding: float
     intensity_gain: tuple[float, float]
     intensity_blinding: float
     sweep_forgetting: float
     pose_blinding: float
+    colour: Recolouring | None = None
 
     def __post_init__(self) -> None:
-        """Refuse bounds in the wrong order and shares that are none.
+        """Refuse what makes no sense.
 
         Raises:
             BadConfig: Names the setting.
 
         """
-        for field in fields(self):
-            value = getattr(self, field.name)
-            low, high = value if isinstance(value, tuple) else (0.0, value)
-            share = field.name in SHARES
-            if not 0 <= low <= high or (share and high > 1):
-                wanted = '0 to 1' if share else 'at least 0'
-                msg = f'{field.name} is {value}: give {wanted}, the lower bound first'
-                raise BadConfig(msg)
+        _refuse_nonsense(self)
+
+
+@dataclass(frozen=True)
+class ChangedSweep:
+    """What a change makes of one sweep.
+
+    Attributes:
+        kept: (n,) rows of the sweep's points that are kept, ascending.
+        xyz: (n, 3) float32 m, placed base frame.
+        intensity: (n,) float32; None where the window lost it, or never had it.
+        fixed_from_base: (4, 4) pose in the placed frames; None likewise.
+
+    """
+
+    kept: NDArray[np.int64]
+    xyz: NDArray[np.float32]
+    intensity: NDArray[np.float32] | None
+    fixed_from_base: NDArray[np.float64] | None
+
+
+class Change:
+    """One change of geometry, intensity and memory, the same for all sweeps of a window.
+
+    Args:
+        config: How far.
+        sweeps: Of the window.
+        draw: The same state gives the same change.
+
+    Attributes:
+        remembered: Positions in the window of the sweeps that stay; the newest always does.
+        placement: (4, 4) map from the base frame to the placed one: mirror image, turn about z,
+            tilt, scale, height. Lengths change by one factor and nothing is bent.
+
+    """
+
+    def __init__(self, config: Augmentation, sweeps: int, draw: np.random.Generator) -> None:
+        stays = draw.random(sweeps - 1) >= config.sweep_forgetting
+        self.remembered: list[int] = [*np.flatnonzero(stays).tolist(), sweeps - 1]
+        self.placement = _placement(config, draw)
+        self._posed = draw.random() >= config.pose_blinding
+        self._gain = np.float32(draw.uniform(*config.intensity_gain))
+        self._strong = draw.random() >= config.intensity_blinding
+        self._config = config
+
+    def __call__(
+        self,
+        xyz: NDArray[np.float32],
+        intensity: NDArray[np.float32] | None,
+        fixed_from_base: NDArray[np.float64] | None,
+        draw: np.random.Generator,
+    ) -> ChangedSweep:
+        """Change one sweep of (N, 3) points, m, base frame."""
+        share = draw.uniform(*self._config.points_kept)
+        kept = np.flatnonzero(draw.random(len(xyz)) < share)
+        placed = xyz[kept] @ self.placement[:3, :3].T.astype(np.float32)
+        placed += self.placement[:3, 3].astype(np.float32)
+        placed += np.float32(self._config.jitter_m) * draw.standard_normal(placed.shape, np.float32)
+        if intensity is not None:
+            gained = np.minimum(self._gain * intensity[kept], np.float32(1))
+            intensity = gained if self._strong else None
+        pose = fixed_from_base if self._posed else None
+        return ChangedSweep(
+            kept, placed, intensity, None if pose is None else _moved(pose, self.placement)
+        )
 
 
 def augmented(
     window: Sequence[LabelledSweep], config: Augmentation, draw: np.random.Generator
 ) -> list[LabelledSweep]:
-    """Change a window; it is turned about z by any angle and mirrored half the time.
+    """Change a window of labelled sweeps.
 
     Args:
         window: Oldest first; stays as it is.
-        config: How far.
+        config: How far, colours included.
         draw: The same state gives the same window.
 
     Returns:
         Oldest first; the newest is always there.
 
     """
-    remembered = draw.random(len(window) - 1) >= config.sweep_forgetting
-    window = [*(window[i] for i in np.flatnonzero(remembered)), window[-1]]
-    placement = _placement(config, draw)
-    posed = draw.random() >= config.pose_blinding
-    gain = np.float32(draw.uniform(*config.intensity_gain))
-    strong = draw.random() >= config.intensity_blinding
-    recoloured = _Recolouring(config, draw)
+    change = Change(config, len(window), draw)
+    recoloured = _Recoloured(config.colour, draw) if config.colour is not None else np.array
     changed = []
-    for sweep in window:
-        kept = np.flatnonzero(draw.random(len(sweep.xyz)) < draw.uniform(*config.points_kept))
-        xyz = sweep.xyz[kept] @ placement[:3, :3].T.astype(np.float32)
-        xyz += placement[:3, 3].astype(np.float32)
-        xyz += np.float32(config.jitter_m) * draw.standard_normal(xyz.shape, np.float32)
-        intensity = sweep.intensity
-        if intensity is not None:
-            intensity = np.minimum(gain * intensity[kept], np.float32(1)) if strong else None
-        pose = sweep.fixed_from_base if posed else None
+    for sweep in (window[position] for position in change.remembered):
+        found = change(sweep.xyz, sweep.intensity, sweep.fixed_from_base, draw)
         changed.append(
             replace(
                 sweep,
-                xyz=xyz,
-                intensity=intensity,
-                rgb=recoloured(sweep.rgb[kept]),
-                label=sweep.label[kept],
-                moving=sweep.moving[kept],
-                fixed_from_base=None if pose is None else _moved(pose, placement),
+                xyz=found.xyz,
+                intensity=found.intensity,
+                rgb=recoloured(sweep.rgb[found.kept]),
+                label=sweep.label[found.kept],
+                moving=sweep.moving[found.kept],
+                fixed_from_base=found.fixed_from_base,
             )
         )
     return changed
 
 
-class _Recolouring:
+class _Recoloured:
     """One change of colour, the same for all sweeps."""
 
-    def __init__(self, config: Augmentation, draw: np.random.Generator) -> None:
-        self._gains = draw.uniform(*config.colour_gain, 3).astype(np.float32)
-        self._shift = np.float32(draw.uniform(-config.colour_shift, config.colour_shift))
+    def __init__(self, config: Recolouring, draw: np.random.Generator) -> None:
+        self._gains = draw.uniform(*config.gain, 3).astype(np.float32)
+        self._shift = np.float32(draw.uniform(-config.shift, config.shift))
         shuffled = draw.random() < config.channel_shuffling
         self._channels = draw.permutation(3) if shuffled else np.arange(3)
-        self._blind = draw.random() < config.colour_blinding
+        self._blind = draw.random() < config.blinding
 
     def __call__(self, rgb: NDArray[np.float32]) -> NDArray[np.float32]:
         """Change (N, 4) colours with their flags."""
@@ -139,13 +229,10 @@ class _Recolouring:
 
 
 def _placement(config: Augmentation, draw: np.random.Generator) -> NDArray[np.float64]:
-    """Build the (4, 4) map from the base frame: mirror image, turn about z, tilt, scale, height.
-
-    Lengths change by one factor and nothing is bent, so that `_moved` gives rigid transforms.
-    """
-    yaw = draw.uniform(-np.pi, np.pi)
+    """Build the (4, 4) map of `Change.placement`; `_moved` gives rigid transforms with it."""
+    yaw = np.deg2rad(draw.uniform(-config.turn_deg, config.turn_deg))
     roll, pitch = np.deg2rad(draw.uniform(-config.tilt_deg, config.tilt_deg, 2))
-    mirror = np.diag([1.0, draw.choice([-1.0, 1.0]), 1.0])
+    mirror = np.diag([1.0, -1.0 if draw.random() < config.mirroring else 1.0, 1.0])
     placement = np.eye(4)
     placement[:3, :3] = _turn(roll, 1, 2) @ _turn(pitch, 2, 0) @ _turn(yaw, 0, 1) @ mirror
     placement[:3, :3] *= draw.uniform(*config.scale)

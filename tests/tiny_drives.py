@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cross4d_jepa_ros.model.config import ModelConfig
-from offline_training.augmentation import Augmentation
+from offline_training.augmentation import Augmentation, Recolouring
 from offline_training.labelled_sweeps import LabelledSweep, write_sweeps
 from offline_training.street.classes import CAR, ROAD
 from offline_training.training_settings import Towns, Training
@@ -56,17 +56,16 @@ def settings(**changes: object) -> Training:
         'augmentation': Augmentation(
             points_kept=(0.9, 1.0),
             scale=(0.95, 1.05),
+            turn_deg=180.0,
+            mirroring=0.5,
             tilt_deg=0.5,
             height_m=0.0,
             jitter_m=0.0,
-            colour_gain=(1.0, 1.0),
-            colour_shift=0.0,
-            channel_shuffling=0.0,
-            colour_blinding=1.0,
             intensity_gain=(1.0, 1.0),
             intensity_blinding=1.0,
             sweep_forgetting=0.0,
             pose_blinding=0.0,
+            colour=Recolouring((1.0, 1.0), 0.0, 0.0, blinding=1.0),
         ),
     }
     return Training(**{**given, **changes})  # type: ignore[arg-type]

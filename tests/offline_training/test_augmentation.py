@@ -9,25 +9,25 @@ import numpy as np
 import pytest
 
 from cross4d_jepa_ros.sensing.poses import invert, matrix_from_quaternion, rigid
-from offline_training.augmentation import Augmentation, augmented
+from offline_training.augmentation import Augmentation, Recolouring, augmented
 from offline_training.labelled_sweeps import LabelledSweep
 
 # As far out as UTM coordinates.
 START_M = np.array([300_000.0, -5_000_000.0, 40.0])
+PLAIN = Recolouring(gain=(1.0, 1.0), shift=0.0, channel_shuffling=0.0, blinding=0.0)
 NOTHING = Augmentation(
     points_kept=(1.0, 1.0),
     scale=(1.0, 1.0),
+    turn_deg=180.0,
+    mirroring=0.5,
     tilt_deg=0.0,
     height_m=0.0,
     jitter_m=0.0,
-    colour_gain=(1.0, 1.0),
-    colour_shift=0.0,
-    channel_shuffling=0.0,
-    colour_blinding=0.0,
     intensity_gain=(1.0, 1.0),
     intensity_blinding=0.0,
     sweep_forgetting=0.0,
     pose_blinding=0.0,
+    colour=PLAIN,
 )
 
 
@@ -109,16 +109,18 @@ def test_each_setting_does_what_it_says() -> None:
     assert 0.009 < (change(1, jitter_m=0.01).xyz[:, 2] - plain.xyz[:, 2]).std() < 0.011
     slope = change(1, tilt_deg=1.5).xyz[:, 2] - plain.xyz[:, 2]
     assert 0 < np.abs(slope).max() < 1.5 * 45 * np.deg2rad(1.5)
-    blind = change(1, colour_blinding=1.0)
+    blind = change(1, colour=replace(PLAIN, blinding=1.0))
     assert not blind.rgb.any()
     assert change(1, intensity_blinding=1.0).intensity is None
     strength = change(1, intensity_gain=(0.5, 0.5)).intensity
     assert strength is not None and plain.intensity is not None
     np.testing.assert_allclose(strength, plain.intensity / 2, atol=1e-6)
     lit = plain.rgb[:, 3] == 1
-    shifted = change(1, colour_shift=0.2).rgb[lit, :3] - plain.rgb[lit, :3]
+    shifted = change(1, colour=replace(PLAIN, shift=0.2)).rgb[lit, :3] - plain.rgb[lit, :3]
     assert 0 < np.abs(shifted).max() <= 0.2
-    gained = change(1, colour_gain=(0.6, 1.4)).rgb[lit].mean(0) / plain.rgb[lit].mean(0)
+    gained = change(1, colour=replace(PLAIN, gain=(0.6, 1.4))).rgb[lit].mean(0) / plain.rgb[
+        lit
+    ].mean(0)
     assert len(set(gained[:3].round(3))) == 3
     assert gained[3] == 1
 
@@ -126,7 +128,7 @@ def test_each_setting_does_what_it_says() -> None:
 def test_channels_change_places_together() -> None:
     sweep = tagged()
     sweep.rgb[:, 1:3] *= np.float32([0.5, 0.25])
-    config = replace(NOTHING, channel_shuffling=1.0)
+    config = replace(NOTHING, colour=replace(PLAIN, channel_shuffling=1.0))
     orders = set()
     for seed in range(20):
         rgb = augmented([sweep], config, np.random.default_rng(seed))[0].rgb
@@ -156,7 +158,9 @@ def test_what_stands_still_coincides_in_the_newest_sweep(seed: int) -> None:
 
 
 def test_colour_and_intensity_go_for_a_whole_window() -> None:
-    config = replace(NOTHING, colour_blinding=0.5, intensity_blinding=0.5, pose_blinding=0.5)
+    config = replace(
+        NOTHING, colour=replace(PLAIN, blinding=0.5), intensity_blinding=0.5, pose_blinding=0.5
+    )
     seen = set()
     for seed in range(40):
         window = augmented(passed_by(3), config, np.random.default_rng(seed))
@@ -188,7 +192,9 @@ def test_each_sweep_loses_points_of_its_own() -> None:
 
 def test_the_same_draw_gives_the_same_window_and_leaves_the_original() -> None:
     window, untouched = passed_by(2), passed_by(2)
-    settings = replace(NOTHING, points_kept=(0.3, 1.0), jitter_m=0.01, colour_gain=(0.5, 1.5))
+    settings = replace(
+        NOTHING, points_kept=(0.3, 1.0), jitter_m=0.01, colour=replace(PLAIN, gain=(0.5, 1.5))
+    )
     first, second = (augmented(window, settings, np.random.default_rng(3)) for _ in range(2))
     for name in ('xyz', 'intensity', 'rgb', 'label', 'moving', 'fixed_from_base'):
         for i in range(2):
@@ -196,3 +202,10 @@ def test_the_same_draw_gives_the_same_window_and_leaves_the_original() -> None:
             np.testing.assert_array_equal(getattr(window[i], name), getattr(untouched[i], name))
     other = augmented(window, settings, np.random.default_rng(4))
     assert other[1].xyz.shape != first[1].xyz.shape
+
+
+def test_turn_and_mirror_image_can_be_left_out() -> None:
+    plain = tagged()
+    np.testing.assert_allclose(change(1, turn_deg=0.0, mirroring=0.0).xyz, plain.xyz, atol=1e-5)
+    mirrored = change(1, turn_deg=0.0, mirroring=1.0).xyz
+    np.testing.assert_allclose(mirrored, plain.xyz * [1, -1, 1], atol=1e-5)
