@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -23,12 +22,19 @@ from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
 from offline_training.augmentation import augmented
 from offline_training.average_precision import average_precision
 from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
+from offline_training.optimisation import (
+    GRADIENT_NORM,
+    adamw,
+    optimiser_tensors,
+    restore_optimiser,
+    set_learning_rate,
+    warm_cosine,
+)
 from offline_training.street.classes import CAR, CLASS_NAMES, PERSON
 from offline_training.training_settings import Training
 
 # What random numbers are for; equal seeds would give the order and a window the same ones.
 ORDER, AUGMENTATION = 1, 2
-GRADIENT_NORM = 1.0
 MOVABLE = (CAR, PERSON)
 # Sweeps that are answered together where nothing is learnt.
 ANSWERED_AT_ONCE = 16
@@ -62,14 +68,7 @@ class Run:
             nn.init.zeros_(self.motion.bias)
             self._trained['motion'] = self.motion
         self._named = dict(self._trained.named_parameters())
-        matrices = [value for value in self._named.values() if value.dim() > 1]
-        others = [value for value in self._named.values() if value.dim() <= 1]
-        self._optimiser = torch.optim.AdamW(
-            [
-                {'params': matrices, 'weight_decay': config.weight_decay},
-                {'params': others, 'weight_decay': 0.0},
-            ]
-        )
+        self._optimiser = adamw(self._named, config.weight_decay)
 
     def start_from(self, tensors: dict[str, Tensor]) -> int:
         """Take over weights where names and shapes agree; returns how many."""
@@ -143,28 +142,20 @@ class Run:
 
     def _set_learning_rate(self, step: int) -> None:
         steps = self._config.epochs * self.steps_per_epoch
-        rising = max(1.0, self._config.warm_up * steps)
-        past = max(0.0, step + 1 - rising) / max(1.0, steps - rising)
-        share = min(1.0, (step + 1) / rising) * (0.5 + 0.5 * math.cos(math.pi * past))
-        for group in self._optimiser.param_groups:
-            group['lr'] = self._config.learning_rate * share
+        share = warm_cosine(step, steps, self._config.warm_up)
+        set_learning_rate(self._optimiser, self._config.learning_rate * share)
 
     def save(self, path: Path) -> None:
         """Write everything that the next epoch depends on, atomically."""
         tensors = self._trained.state_dict()
-        for name, parameter in self._named.items():
-            for key, value in self._optimiser.state[parameter].items():
-                tensors[f'optimiser.{key}.{name}'] = value
+        tensors |= optimiser_tensors(self._optimiser, self._named)
         write_atomically(path, save(tensors, {'rows': json.dumps(self.rows)}))
 
     def load(self, path: Path) -> None:
         """Go on from what `save` wrote."""
         tensors = load_file(path)
         self._trained.load_state_dict({key: tensors[key] for key in self._trained.state_dict()})
-        for name, parameter in self._named.items():
-            self._optimiser.state[parameter] = {
-                key: tensors[f'optimiser.{key}.{name}'] for key in ('step', 'exp_avg', 'exp_avg_sq')
-            }
+        restore_optimiser(self._optimiser, self._named, tensors)
         self.rows = read_rows(path)
         self.epoch = len(self.rows)
 

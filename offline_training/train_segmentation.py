@@ -10,14 +10,12 @@ whole epoch and ends with the same bytes.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import hashlib
 import json
 import math
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +37,7 @@ from offline_training.labelled_sweeps import (
     write_sweeps,
 )
 from offline_training.make_street_bag import VERSION
+from offline_training.optimisation import deterministic
 from offline_training.segmentation_run import Run, score, sweep_input
 from offline_training.street.classes import CLASS_NAMES, PALETTE
 from offline_training.street_recordings import record_towns
@@ -97,7 +96,7 @@ def train(config: Training, command: str, out: Path, console: Console) -> Contra
     held_out = sweep_files(config, config.held_out, model.range_m, console)
     keep_freed_memory()
     state = Path(config.work) / f'state_{_digest(config, model, start_record)}.safetensors'
-    with _deterministic():
+    with deterministic():
         run = Run(config, model, learnt)
         if start:
             taken = run.start_from(start)
@@ -200,20 +199,6 @@ def _digest(config: Training, model: ModelConfig, start_record: dict[str, str]) 
     settings |= start_record | {'warm_start': ''}
     settings['model'] = dataclasses.asdict(model)
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-@contextlib.contextmanager
-def _deterministic() -> Iterator[None]:
-    before = torch.are_deterministic_algorithms_enabled()
-    filling = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    # Nothing here reads memory before writing it; filling it all costs time.
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = filling
 
 
 def main(argv: list[str] | None = None) -> int:
