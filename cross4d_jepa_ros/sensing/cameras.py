@@ -330,24 +330,50 @@ def _horner(coefficients: Sequence[float], x: NDArray[np.float64]) -> NDArray[np
     return value
 
 
-def unhidden(
-    uv: NDArray[np.float32], depth: NDArray[np.floating], cell_px: float
-) -> NDArray[np.bool_]:
-    """Find the points that no nearer point hides: a z-buffer of coarse cells.
+def nearest_depth(
+    uv: NDArray[np.float32], depth: NDArray[np.floating], cell_px: float, *, dilated: bool = False
+) -> NDArray[np.floating]:
+    """Find how near the nearest point around each point is: a z-buffer of coarse cells.
 
     Args:
         uv: (N, 2) pixel positions, not negative.
         depth: (N,) m in front of the camera.
         cell_px: Side of a cell; wide enough that no gaps are left between neighbouring beams.
+        dilated: Whether a point's eight neighbouring cells count as well.
+
+    Returns:
+        (N,) m.
+
+    """
+    column, row = (uv / np.float32(cell_px)).astype(np.intp).T
+    # A border of empty cells.
+    columns, rows = int(column.max(initial=0)) + 3, int(row.max(initial=0)) + 3
+    cell = (row + 1) * columns + column + 1
+    buffer = np.full(rows * columns, np.inf, depth.dtype)
+    np.minimum.at(buffer, cell, depth)
+    if dilated:
+        grid = buffer.reshape(rows, columns)
+        grid = np.minimum(grid, np.minimum(np.roll(grid, 1, 0), np.roll(grid, -1, 0)))
+        grid = np.minimum(grid, np.minimum(np.roll(grid, 1, 1), np.roll(grid, -1, 1)))
+        buffer = grid.ravel()
+    nearest: NDArray[np.floating] = buffer[cell]
+    return nearest
+
+
+def unhidden(
+    uv: NDArray[np.float32], depth: NDArray[np.floating], cell_px: float
+) -> NDArray[np.bool_]:
+    """Find the points that no nearer point of their cell hides.
+
+    Args:
+        uv: (N, 2) pixel positions, not negative.
+        depth: (N,) m in front of the camera.
+        cell_px: As of `nearest_depth`.
 
     Returns:
         (N,) whether a point is at most 0.5 m or 6 % behind the nearest one of its cell.
 
     """
-    column, row = (uv // cell_px).astype(np.int64).T
-    cell = row * (int(column.max(initial=0)) + 1) + column
-    nearest = np.full(int(cell.max(initial=0)) + 1, np.inf)
-    np.minimum.at(nearest, cell, depth)
-    limit = nearest[cell]
+    limit = nearest_depth(uv, depth, cell_px)
     visible: NDArray[np.bool_] = depth <= limit + np.maximum(HIDDEN_M, HIDDEN_SHARE * limit)
     return visible
