@@ -128,15 +128,7 @@ def trained_model(config: Training, model: ModelConfig) -> ModelConfig:
             raise BadConfig(msg)
     if config.memory:
         return replace(model, sweeps=config.sweeps)
-    return replace(
-        model,
-        sweeps=1,
-        sweep_stride=1,
-        neighbours=0,
-        neighbour_radius_m=0.0,
-        latents=0,
-        temporal_blocks=0,
-    )
+    return model.without_memory()
 
 
 def load_training(path: Path) -> Training:

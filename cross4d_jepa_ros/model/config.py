@@ -7,7 +7,7 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -131,6 +131,18 @@ class ModelConfig:
                 f'range_m {self.range_m} is over {1 << 16} voxels of {self.voxel_m}: raise voxel_m'
             )
             raise BadConfig(msg)
+
+    def without_memory(self) -> ModelConfig:
+        """Return the same network for single sweeps."""
+        return replace(
+            self,
+            sweeps=1,
+            sweep_stride=1,
+            neighbours=0,
+            neighbour_radius_m=0.0,
+            latents=0,
+            temporal_blocks=0,
+        )
 
 
 @dataclass(frozen=True)
