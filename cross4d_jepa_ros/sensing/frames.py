@@ -71,6 +71,8 @@ class SensorFrame:
             the gravity-aligned base frame with the ground near z = 0.
         base_from_sensor: (4, 4), the shift to the ground included.
         fixed_from_base: (4, 4) pose at `stamp_ns`; None without ego-motion.
+        stamp_from_knot: (K, 3, 4) how the motion was undone (see `deskewed`); None where it
+            was not.
 
     """
 
@@ -80,6 +82,7 @@ class SensorFrame:
     base_from_sensor: NDArray[np.float64]
     fixed_from_base: NDArray[np.float64] | None
     views: tuple[CameraView, ...]
+    stamp_from_knot: NDArray[np.float32] | None = None
 
 
 def estimate_ground_z(xyz: NDArray[np.float32]) -> float | None:
@@ -105,6 +108,36 @@ def estimate_ground_z(xyz: NDArray[np.float32]) -> float | None:
         return None
     near = z[np.abs(z - (edges[fullest] + GROUND_BIN_M / 2)) < 1.5 * GROUND_BIN_M]
     return float(np.median(near))
+
+
+def deskewed(
+    xyz: NDArray[np.float32],
+    time_offset_ns: NDArray[np.int64],
+    stamp_from_knot: NDArray[np.float32],
+) -> NDArray[np.float32]:
+    """Move every point from its own time to the sweep's stamp.
+
+    Args:
+        xyz: (N, 3) m, base frame at each point's own time.
+        time_offset_ns: (N,) that time less the stamp.
+        stamp_from_knot: (K, 3, 4) from the base frame at K even times, from the first point's to
+            the last's, to the base frame at the stamp; linear in between.
+
+    Returns:
+        (N, 3) m, base frame at the stamp.
+
+    """
+    first, last = int(time_offset_ns.min()), int(time_offset_ns.max())
+    knots = len(stamp_from_knot)
+    place = (time_offset_ns - first) * ((knots - 1) / max(1, last - first))
+    knot = np.minimum(place.astype(np.int64), knots - 2)
+    weight = (place - knot).astype(np.float32)[:, None, None]
+    point_motion = stamp_from_knot[knot]
+    point_motion += weight * (stamp_from_knot[knot + 1] - point_motion)
+    moved: NDArray[np.float32] = (
+        np.einsum('nij,nj->ni', point_motion[:, :, :3], xyz) + point_motion[:, :, 3]
+    )
+    return moved
 
 
 class FrameAssembler:
@@ -159,6 +192,11 @@ class FrameAssembler:
         """Keep the newest CameraInfo of a camera."""
         self._camera_infos[camera] = message
 
+    def time_offset_ns(self, camera: int) -> int:
+        """Say what the calibration adds to the stamps of a camera's images."""
+        calibration = self._calibrations.get(camera)
+        return int(calibration.time_offset_s * 1e9) if calibration is not None else 0
+
     def reset(self) -> None:
         """Forget what was learnt from earlier sweeps (time jumped)."""
         self._fixed_frame = ''
@@ -184,7 +222,9 @@ class FrameAssembler:
         base_from_sensor = upright_from_sensor.copy()
         base_from_sensor[2, 3] += self._height(sweep, upright_from_sensor)
         xyz_base = transform_points(base_from_sensor, sweep.xyz)
-        xyz_base = self._deskewed(sweep, xyz_base, base_from_sensor)
+        stamp_from_knot = self._motion(sweep, base_from_sensor)
+        if sweep.time_offset_ns is not None and stamp_from_knot is not None:
+            xyz_base = deskewed(xyz_base, sweep.time_offset_ns, stamp_from_knot)
         fixed_from_base = None
         if self._fixed_frame:
             fixed_from_base = self._pose(sweep, base_from_sensor, np.array([sweep.stamp_ns]))
@@ -195,6 +235,7 @@ class FrameAssembler:
             base_from_sensor=base_from_sensor,
             fixed_from_base=None if fixed_from_base is None else fixed_from_base[0],
             views=tuple(self._views(sweep, images, base_from_sensor)) if views else (),
+            stamp_from_knot=stamp_from_knot,
         )
 
     def _upright_from_sensor(self, sweep: Sweep) -> NDArray[np.float64]:
@@ -275,34 +316,23 @@ class FrameAssembler:
         moved: NDArray[np.float64] = fixed_from_sensor @ invert(base_from_sensor)
         return moved
 
-    def _deskewed(
-        self,
-        sweep: Sweep,
-        xyz: NDArray[np.float32],
-        base_from_sensor: NDArray[np.float64],
-    ) -> NDArray[np.float32]:
-        """Move every point (N, 3) from its own time to the sweep's stamp."""
+    def _motion(
+        self, sweep: Sweep, base_from_sensor: NDArray[np.float64]
+    ) -> NDArray[np.float32] | None:
+        """Look up stamp_from_knot (K, 3, 4); None where nothing moves, or (noted) is known to."""
         offsets = sweep.time_offset_ns
         if not self._config.deskew or offsets is None or not len(offsets) or not self._fixed_frame:
-            return xyz
+            return None
         first, last = int(offsets.min()), int(offsets.max())
         if first == last == 0:
-            return xyz
+            return None
         knots = np.linspace(first, last, DESKEW_KNOTS).astype(np.int64)
         poses = self._pose(sweep, base_from_sensor, sweep.stamp_ns + np.append(knots, 0))
         if poses is None:
             self.notes['deskew'] = 'points are used as if taken at once: no ego-motion over them'
-            return xyz
-        stamp_from_knot = (invert(poses[-1]) @ poses[:-1]).astype(np.float32)[:, :3]
-        place = (offsets - first) * ((DESKEW_KNOTS - 1) / max(1, last - first))
-        knot = np.minimum(place.astype(np.int64), DESKEW_KNOTS - 2)
-        weight = (place - knot).astype(np.float32)[:, None, None]
-        point_motion = stamp_from_knot[knot]
-        point_motion += weight * (stamp_from_knot[knot + 1] - point_motion)
-        moved: NDArray[np.float32] = (
-            np.einsum('nij,nj->ni', point_motion[:, :, :3], xyz) + point_motion[:, :, 3]
-        )
-        return moved
+            return None
+        stamp_from_knot: NDArray[np.float32] = (invert(poses[-1]) @ poses[:-1]).astype(np.float32)
+        return stamp_from_knot[:, :3]
 
     def _views(
         self, sweep: Sweep, images: Sequence[Any | None], base_from_sensor: NDArray[np.float64]
@@ -323,10 +353,9 @@ class FrameAssembler:
         image = decode_image(message)
         calibration = self._calibrations.get(camera)
         model = self._camera(camera, calibration).scaled(image.shape[1], image.shape[0])
-        taken_ns = stamp_ns(message)
+        taken_ns = stamp_ns(message) + self.time_offset_ns(camera)
         frame = message.header.frame_id
         if calibration is not None:
-            taken_ns += int(calibration.time_offset_s * 1e9)
             frame = calibration.frame_id or frame
         if calibration is not None and calibration.camera_from_lidar is not None:
             camera_from_sensor = calibration.camera_from_lidar

@@ -68,7 +68,8 @@ class Sweep:
 
     `xyz` is (N, 3) in metres in the sensor frame, `intensity` (N,) in [0, 1], `ring` (N,),
     `time_offset_ns` (N,) the point time minus `stamp_ns`, and `index` (N,) the row-major position
-    of each point in the message. Columns that the message lacks are None.
+    of each point in the message. Columns that the message lacks are None. `intensity_ceiling` is
+    what the raw intensities were divided by.
     """
 
     stamp_ns: int
@@ -80,6 +81,7 @@ class Sweep:
     ring: NDArray[np.uint16] | None
     time_offset_ns: NDArray[np.int64] | None
     index: NDArray[np.int64]
+    intensity_ceiling: float = 1.0
 
     @property
     def point_count(self) -> int:
@@ -188,11 +190,11 @@ class CloudDecoder:
         notes: What the last sweep lacks and which parameter to turn: cause -> sentence.
     """
 
-    def __init__(self, config: CloudConfig) -> None:
-        """Start with no intensity seen."""
+    def __init__(self, config: CloudConfig, *, intensity_ceiling: float = _CEILINGS[0]) -> None:
+        """Start with no intensity seen, or with that of a sweep decoded before among others."""
         self.notes: dict[str, str] = {}
         self._config = config
-        self._ceiling = _CEILINGS[0]
+        self._ceiling = intensity_ceiling
 
     def decode(self, msg: Any) -> Sweep:
         """Read one PointCloud2.
@@ -231,6 +233,7 @@ class CloudDecoder:
             ring=None if ring is None else _as_ring(ring),
             time_offset_ns=None if time is None else self._time_offsets(time, stamp),
             index=index,
+            intensity_ceiling=self._ceiling,
         )
 
     def _normalise(self, raw: NDArray[Any]) -> NDArray[np.float32]:
