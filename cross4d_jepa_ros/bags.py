@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
@@ -169,6 +169,32 @@ def _stream_sqlite(
 _STREAMS = {'.mcap': _stream_mcap, '.db3': _stream_sqlite}
 
 
+class _Spool:
+    """The messages of one topic, copied to where each can be found at once."""
+
+    def __init__(self, messages: Iterator[BagMessage]) -> None:
+        self._file = tempfile.TemporaryFile(prefix='bag_')  # noqa: SIM115 - until `close`
+        self._places: dict[int, list[tuple[str, str, int, int]]] = {}
+        try:
+            for message in messages:
+                place = (message.topic, message.msgtype, self._file.tell(), len(message.raw))
+                self._places.setdefault(message.bag_stamp_ns, []).append(place)
+                self._file.write(message.raw)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def at(self, bag_stamp_ns: int) -> list[BagMessage]:
+        found = []
+        for topic, msgtype, start, size in self._places.get(bag_stamp_ns, ()):
+            self._file.seek(start)
+            found.append(BagMessage(topic, msgtype, bag_stamp_ns, self._file.read(size)))
+        return found
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class _Storage:
     """One storage file, by the library's reader as far as that gets, then by streaming it."""
 
@@ -178,11 +204,15 @@ class _Storage:
         self.stamps_ns: list[int] = []  # first and last
         self._problems = problems
         self._stream = _STREAMS[path.suffix]
+        self._reader: Reader | None = None
+        self._spools: dict[str, _Spool] = {}
+        self._seekable = False
         try:
             self.is_sound = self._open()
         except Exception:  # any damage at all
             self.is_sound = False
         if not self.is_sound:
+            self._seekable = False
             self._survey()
 
     def _open(self) -> bool:
@@ -192,6 +222,8 @@ class _Storage:
             # The reader passes over a write-ahead log, and over chunks without message indexes.
             has_log = self.path.with_name(f'{self.path.name}-wal').exists()
             chunks = getattr(reader.storage, 'chunks', [])
+            # Without chunks the reader would search the whole file for every message.
+            self._seekable = self.path.suffix == '.db3' or bool(chunks)
             return not has_log and all(chunk.message_index_offsets for chunk in chunks)
 
     def _survey(self) -> None:
@@ -209,6 +241,38 @@ class _Storage:
             note(self._problems, f'{error}: {counts.total()} messages before it can be read')
         names = dict.fromkeys(found.values())
         self.topics = [BagTopic(name, msgtype, counts[name]) for name, msgtype in names]
+
+    def covers(self, bag_stamp_ns: int) -> bool:
+        return min(self.stamps_ns, default=1) <= bag_stamp_ns <= max(self.stamps_ns, default=0)
+
+    def at(self, topic: str, bag_stamp_ns: int) -> list[BagMessage]:
+        """Read what was recorded at one instant; the file stays open until `close`."""
+        if self._seekable:
+            try:
+                if self._reader is None:
+                    reader = Reader(self.path)
+                    reader.open()
+                    self._reader = reader
+                wanted = [x for x in self._reader.connections if x.topic == topic]
+                records = self._reader.messages(wanted, bag_stamp_ns, bag_stamp_ns + 1)
+                return [
+                    BagMessage(topic, connection.msgtype, bag_stamp_ns, raw)
+                    for connection, _, raw in (records if wanted else ())
+                ]
+            except Exception as error:
+                note(self._problems, f'{self.path.name} is damaged ({error}): messages are missing')
+                self._seekable = False
+        if topic not in self._spools:
+            self._spools[topic] = _Spool(self.messages([topic], 0))
+        return self._spools[topic].at(bag_stamp_ns)
+
+    def close(self) -> None:
+        """Close what `at` has opened."""
+        if self._reader is not None:
+            self._reader.close()
+        for spool in self._spools.values():
+            spool.close()
+        self._reader, self._spools = None, {}
 
     def messages(self, wanted: Collection[str], start_ns: int) -> Iterator[BagMessage]:
         given, last_ns = 0, -1
@@ -273,6 +337,8 @@ class Bag:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for file in self._files:
+            file.close()
         self._temporary.close()  # removes what was unpacked
 
     def _open(self) -> None:
@@ -356,18 +422,33 @@ class Bag:
             Messages. What cannot be read is left out and said in `problems`.
 
         """
-        unpacked = zstandard.ZstdDecompressor().decompressobj
         wanted = self.topics.keys() & (self.topics if topics is None else topics)
         for file in self._files if wanted else ():
-            for message in file.messages(wanted, start_ns or 0):
-                try:
-                    # CDR starts with a zero byte, so this is message-wise compression.
-                    is_packed = message.raw.startswith(b'\x28\xb5\x2f\xfd')
-                    raw = unpacked().decompress(message.raw) if is_packed else message.raw
-                    yield replace(message, raw=raw)
-                except zstandard.ZstdError as error:
-                    place = f'a message of {message.topic} at {message.bag_stamp_ns} ns'
-                    note(self.problems, f'{place} cannot be decompressed ({error})')
+            yield from self._unpacked_messages(file.messages(wanted, start_ns or 0))
+
+    def messages_at(self, topic: str, bag_stamp_ns: int) -> list[BagMessage]:
+        """Read the messages of one topic that were recorded at one instant, in no given order.
+
+        Files stay open for the next call. Those that cannot be searched (damaged ones, mcap
+        without chunks) are read from the start once, and the topic copied to a temporary file.
+        """
+        covering = [file for file in self._files if file.covers(bag_stamp_ns)]
+        found = [message for file in covering for message in file.at(topic, bag_stamp_ns)]
+        return list(self._unpacked_messages(found))
+
+    def _unpacked_messages(self, messages: Iterable[BagMessage]) -> Iterator[BagMessage]:
+        """Undo message-wise compression, leaving out what does not unpack."""
+        for message in messages:
+            try:
+                # CDR starts with a zero byte, so this is message-wise compression.
+                if message.raw.startswith(b'\x28\xb5\x2f\xfd'):
+                    unpacked = zstandard.ZstdDecompressor().decompressobj().decompress(message.raw)
+                    yield replace(message, raw=unpacked)
+                else:
+                    yield message
+            except zstandard.ZstdError as error:
+                place = f'a message of {message.topic} at {message.bag_stamp_ns} ns'
+                note(self.problems, f'{place} cannot be decompressed ({error})')
 
     def deserialise(self, message: BagMessage) -> Any:
         """Turn a raw message into an object with the type's fields as attributes.

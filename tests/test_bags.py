@@ -64,7 +64,7 @@ def write_images(path: Path, storage: str = 'mcap', count: int = 200) -> Path:
 
 
 def nanosecs(bag: Bag, topic: str = '/image') -> list[int]:
-    """Indices of the readable images, each checked against what was written."""
+    """Indices of the readable images, each checked against what was written, and found alone."""
     found = []
     for message in bag.messages([topic]):
         decoded = bag.deserialise(message)
@@ -72,6 +72,9 @@ def nanosecs(bag: Bag, topic: str = '/image') -> list[int]:
         assert np.array_equal(decoded.data, image(index).data)
         assert message.bag_stamp_ns == START_NS + index * 10_000_000
         found.append(index)
+    for index in found[::-1]:
+        (message,) = bag.messages_at(topic, START_NS + index * 10_000_000)
+        assert bag.deserialise(message).header.stamp.nanosec == index
     return found
 
 
@@ -210,6 +213,8 @@ def test_compressed(tmp_path, storage, mode, metadata):
         assert bag.topics['/image'].count == 20
         decoded = [bag.deserialise(message) for message in bag.messages()]
         assert len(bag.problems) == (0 if metadata else 1)
+        alone = [bag.messages_at('/image', START_NS + index) for index in range(21)]
+        assert alone == [*([message] for message in bag.messages()), []]
     for index, message in enumerate(decoded):
         assert np.array_equal(message.data, image(index, 5000).data)
 
