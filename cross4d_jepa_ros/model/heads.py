@@ -53,6 +53,16 @@ class TeacherSpace(nn.Module):
         """Map (N, channels) features of the teacher's patches to (N, P)."""
         return (features - self.mean) @ self.components  # (N, P)
 
+    @torch.no_grad()
+    def fit(self, features: Tensor) -> None:
+        """Take the P principal components of (N, channels) features, each scaled to 1."""
+        wide = features.double()  # (N, channels)
+        mean = wide.mean(0)  # (channels,)
+        scale = 1 / wide.std(0, correction=0).clamp_min(1e-6)  # (channels,)
+        components = principal_components((wide - mean) * scale, self.out.out_features)
+        self.mean.copy_(mean)
+        self.components.copy_(scale[:, None] * components)  # (channels, P)
+
 
 class ColourBasis(nn.Module):
     """A fixed projection of point embeddings to RGB: a colour means the same in every sweep."""
@@ -82,11 +92,7 @@ class ColourBasis(nn.Module):
         wide = embedding.double()  # (K, C)
         mean = wide.mean(0)  # (C,)
         centred = wide - mean  # (K, C)
-        _, vectors = torch.linalg.eigh(centred.T @ centred)  # (C, C), eigenvalues ascending
-        components = vectors[:, -3:].flip(1)  # (C, 3)
-        # Eigenvectors are defined up to their sign.
-        largest = components.gather(0, components.abs().argmax(0, keepdim=True))  # (1, 3)
-        components = components * largest.sign()  # (C, 3)
+        components = principal_components(centred, 3)  # (C, 3)
         projected = centred @ components  # (K, 3)
         bounds = projected.quantile(torch.tensor([0.02, 0.98], dtype=wide.dtype), dim=0)  # (2, 3)
         for buffer, value in (
@@ -96,6 +102,15 @@ class ColourBasis(nn.Module):
             (self.high, bounds[1]),
         ):
             buffer.copy_(value)
+
+
+def principal_components(centred: Tensor, count: int) -> Tensor:
+    """Return the `count` directions of (N, C) that vary most, (C, count), the first the most."""
+    _, vectors = torch.linalg.eigh(centred.T @ centred)  # (C, C), eigenvalues ascending
+    components = vectors[:, -count:].flip(1)  # (C, count)
+    # Eigenvectors are defined up to their sign.
+    largest = components.gather(0, components.abs().argmax(0, keepdim=True))  # (1, count)
+    return components * largest.sign()  # (C, count)
 
 
 def frame_embedding(token: Tensor) -> Tensor:
