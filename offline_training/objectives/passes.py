@@ -64,9 +64,18 @@ class Pass:
         return None if self.window.future is None else self._input(self.window.future)
 
     @cached_property
+    def encoded(self) -> list[tuple[Tensor, Tensor]]:
+        """The learning network's (M, D) tokens and (L, C) undecoded point features."""
+        return self.network.encode_window(self.inputs)
+
+    @cached_property
     def rows(self) -> list[tuple[Tensor, Tensor]]:
         """The learning network's (M, D) tokens and (L, C) point embeddings of each sweep."""
-        return self.network.forward_window(self.inputs)
+        decode = self.network.decode
+        return [
+            (token, decode(token, point, sweep.patches))
+            for sweep, (token, point) in zip(self.inputs, self.encoded, strict=True)
+        ]
 
     @cached_property
     def target_rows(self) -> list[tuple[Tensor, Tensor]]:
