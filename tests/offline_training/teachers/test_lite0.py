@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from offline_training.teachers.lite0 import BadWeights, Lite0, patch_features_at
+from offline_training.teachers import load_teacher
+from offline_training.teachers.lite0 import (
+    WEIGHTS_SHA256,
+    BadWeights,
+    Lite0,
+    patch_features_at,
+)
 
 # From the published code with the same weights.
 PINNED = (-0.0061448, 0.0273828, 0.0692100, 0.0664255, -0.0019874, -0.0175452)
@@ -85,3 +91,29 @@ def test_features_between_cell_centres_are_blended() -> None:
     uv = torch.tensor([[7.5, 7.5], [15.5, 7.5], [39.5, 27.5], [0.0, 47.0], [63.0, 0.0]])
     expected = torch.tensor([[0, 0], [0, 0.5], [1.25, 2], [2, 0], [0, 3]])
     torch.testing.assert_close(patch_features_at(features, uv, 16), expected)
+
+
+def test_the_teacher_gives_the_network_s_map_and_its_mean(network: Lite0) -> None:
+    teacher = load_teacher('lite0', input_height=64, device='cpu')
+    image = picture(64, 96)
+    found = teacher([image[0].numpy()])
+    expected = network(image)
+    torch.testing.assert_close(found.patches, expected.permute(0, 2, 3, 1), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.view, expected.mean((2, 3)), rtol=1e-3, atol=1e-4)
+    assert (teacher.stride, teacher.channels, teacher.view_channels) == (16, 432, 432)
+    assert teacher.weights_sha256 == WEIGHTS_SHA256
+
+
+def test_the_drawn_teacher_is_another_one_and_always_the_same() -> None:
+    first, again = (load_teacher('lite0-random', input_height=64, device='cpu') for _ in range(2))
+    assert first.weights_sha256 == again.weights_sha256 != WEIGHTS_SHA256
+
+
+def test_images_are_scaled_to_multiples_of_32() -> None:
+    teacher = load_teacher('lite0-random', input_height=384, device='cpu')
+    assert teacher.input_size(1242, 375) == (1280, 384)
+    small = load_teacher('lite0-random', input_height=70, device='cpu')
+    found = small([np.zeros((375, 1242, 3), np.uint8)] * 2)
+    assert small.input_size(1242, 375) == (224, 64)
+    assert found.patches.shape == (2, 4, 14, 432)
+    assert found.view.shape == (2, 432)
