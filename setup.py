@@ -24,6 +24,7 @@ setup(
         (f'share/{NAME}', ['package.xml']),
         files('config'),
         files('config/models'),
+        files('config/pretraining'),
         files('config/training'),
         files('launch'),
     ],

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of one run: its settings, its log, the state to go on from, the result."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from cross4d_jepa_ros.files import write_atomically
+
+
+class UnfitRun(ValueError):
+    """A run cannot start or go on in this folder; the sentence says why."""
+
+
+class RunFolder:
+    """Files of a run; only the first process writes.
+
+    Args:
+        path: Folder.
+        settings: Of the run, and what identifies its data; a run goes on with the same only.
+
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.model = path / 'model.safetensors'
+        self.report = path / 'report.json'
+        self.log = path / 'log.csv'
+        self.tensorboard = path / 'tensorboard'
+        self._state = path / 'state.safetensors'
+        self._settings = json.loads(json.dumps(settings))
+
+    def begin(self) -> None:
+        """Make the folder of a new run.
+
+        Raises:
+            UnfitRun: There is a run in it already.
+            OSError: The disk refuses.
+
+        """
+        if self._state.exists() or self.model.exists():
+            msg = f'{self.path} holds a run: go on with --resume, or give another --out'
+            raise UnfitRun(msg)
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.log.unlink(missing_ok=True)
+        write_atomically(self.path / 'config.yaml', yaml.safe_dump(self._settings, sort_keys=False))
+
+    def resumed(self) -> tuple[int, dict[str, Tensor]] | None:
+        """Read the state to go on from, and cut the log where it was saved.
+
+        Returns:
+            Steps done and tensors; None where no state was saved yet.
+
+        Raises:
+            UnfitRun: It is damaged, or of a run with other settings or data.
+
+        """
+        if not self._state.exists():
+            return None
+        try:
+            with safe_open(str(self._state), 'pt') as file:
+                metadata = file.metadata() or {}
+            tensors = load_file(self._state)
+            steps, settings = int(metadata['steps']), json.loads(metadata['settings'])
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            msg = f'{self._state} is damaged ({error}): give another --out'
+            raise UnfitRun(msg) from error
+        changed = _first_change(settings, self._settings)
+        if changed is not None:
+            key, then, now = changed
+            msg = (
+                f'{self.path} holds a run with {key} {then!r}, not {now!r}: give the same to go '
+                'on, or another --out'
+            )
+            raise UnfitRun(msg)
+        return steps, tensors
+
+    def cut_log(self, steps: int) -> None:
+        """Leave the rows of the first `steps` steps in the log."""
+        if self.log.exists():
+            lines = self.log.read_text().splitlines(keepends=True)
+            kept = [line for line in lines[1:] if int(line.partition(',')[0]) < steps]
+            write_atomically(self.log, ''.join(lines[:1] + kept))
+
+    def save(self, steps: int, tensors: Mapping[str, Tensor]) -> None:
+        """Write everything that the next step depends on, atomically."""
+        metadata = {'steps': str(steps), 'settings': json.dumps(self._settings)}
+        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        write_atomically(self._state, save(plain, metadata))
+
+    def rows(self) -> list[dict[str, float]]:
+        """Read the log: the figures of each step that has them."""
+        with self.log.open(newline='') as stream:
+            read = list(csv.DictReader(stream))
+        return [{name: float(text) for name, text in row.items() if text} for row in read]
+
+
+class Log:
+    """Appends rows to a CSV file."""
+
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._columns = list(columns)
+        fresh = not path.exists() or not path.stat().st_size
+        self._stream = path.open('a', newline='')
+        self._writer = csv.DictWriter(self._stream, self._columns, restval='')
+        if fresh:
+            self._writer.writeheader()
+
+    def add(self, row: Mapping[str, float]) -> None:
+        """Write one row; columns that it lacks stay empty."""
+        self._writer.writerow({name: repr(value) for name, value in row.items()})
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+def _first_change(then: Any, now: Any, key: str = '') -> tuple[str, Any, Any] | None:
+    """Name the first setting that differs, with both values."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        for name in {**then, **now}:
+            inner = f'{key}.{name}' if key else str(name)
+            found = _first_change(then.get(name), now.get(name), inner)
+            if found is not None:
+                return found
+        return None
+    return None if then == now else (key, then, now)
