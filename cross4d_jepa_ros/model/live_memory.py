@@ -18,41 +18,26 @@ MAX_TURN_RATE = 6.0
 MAX_TURN = 0.3
 
 
-class LiveMemory:
-    """The remembered sweeps of one live stream; forgets them when the stream breaks."""
+class SweepStream:
+    """Tells where one live stream of sweeps breaks."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        self._stride = config.sweep_stride
-        self._sweeps: deque[Remembered] = deque(maxlen=(config.sweeps - 1) * config.sweep_stride)
+    def __init__(self) -> None:
         self._frame_id = ''
         self._stamp_ns: int | None = None
         self._pose: tuple[int, NDArray[np.float64]] | None = None
 
-    def __len__(self) -> int:
-        return len(self.read())
-
-    def clear(self) -> None:
-        """Forget everything: the next sweep is the first."""
-        self._sweeps.clear()
-        self._frame_id, self._stamp_ns, self._pose = '', None, None
-
     def follow(
         self, stamp_ns: int, frame_id: str, fixed_from_base: NDArray[np.float64] | None
     ) -> str:
-        """Forget everything if a sweep does not continue the stream.
-
-        Args:
-            stamp_ns: Of the sweep that comes next.
-            frame_id: Of the sensor.
-            fixed_from_base: (4, 4) pose, or None.
+        """Go on to the sweep that comes next; see `LiveMemory.follow`.
 
         Returns:
-            Why everything was forgotten; empty where the stream goes on.
+            Why it does not continue the stream but begins another; empty where it does.
 
         """
         reason = self._break(stamp_ns, frame_id, fixed_from_base)
         if reason:
-            self.clear()
+            self._pose = None
         self._stamp_ns, self._frame_id = stamp_ns, frame_id
         if fixed_from_base is not None:
             self._pose = stamp_ns, fixed_from_base
@@ -84,6 +69,42 @@ class LiveMemory:
         if turn > MAX_TURN + MAX_TURN_RATE * seconds:
             return f'the pose turned by {np.rad2deg(turn):.0f} degrees in {seconds:.2f} s'
         return ''
+
+
+class LiveMemory:
+    """The remembered sweeps of one live stream; forgets them when the stream breaks."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        self._stride = config.sweep_stride
+        self._sweeps: deque[Remembered] = deque(maxlen=(config.sweeps - 1) * config.sweep_stride)
+        self._stream = SweepStream()
+
+    def __len__(self) -> int:
+        return len(self.read())
+
+    def clear(self) -> None:
+        """Forget everything: the next sweep is the first."""
+        self._sweeps.clear()
+        self._stream = SweepStream()
+
+    def follow(
+        self, stamp_ns: int, frame_id: str, fixed_from_base: NDArray[np.float64] | None
+    ) -> str:
+        """Forget everything if a sweep does not continue the stream.
+
+        Args:
+            stamp_ns: Of the sweep that comes next.
+            frame_id: Of the sensor.
+            fixed_from_base: (4, 4) pose, or None.
+
+        Returns:
+            Why everything was forgotten; empty where the stream goes on.
+
+        """
+        reason = self._stream.follow(stamp_ns, frame_id, fixed_from_base)
+        if reason:
+            self._sweeps.clear()
+        return reason
 
     def read(self) -> list[Remembered]:
         """Return the sweeps that the next one reads, newest first."""
