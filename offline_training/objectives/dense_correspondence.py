@@ -30,15 +30,14 @@ class DenseObjective(nn.Module):
                 asked = row[sighting.point]  # (V,)
                 known = asked >= 0  # (V,)
                 embeddings.append(embedding.index_select(0, asked[known]))  # (V', C)
-                targets.append(sighting.target[known])  # (V', channels)
+                targets.append(sighting.target[known])  # (V', P)
                 weights.append(sighting.weight[known])  # (V',)
         if not sum(len(weight) for weight in weights):
             return None
         head = given.network.teacher_space
         assert head is not None
         prediction = head(torch.cat(embeddings))  # (n, P)
-        with torch.no_grad():
-            target = head.project(torch.cat(targets))  # (n, P)
+        target = torch.cat(targets)  # (n, P)
         weight = torch.cat(weights)  # (n,)
         loss = (weight * cosine_distance(prediction, target)).sum() / weight.sum()  # ()
         return term(loss, prediction, target)

@@ -14,8 +14,8 @@ def normalised(latent: Tensor) -> Tensor:
 
 
 def cosine_distance(prediction: Tensor, target: Tensor) -> Tensor:
-    """1 - cosine of the rows of (n, d) and (n, d): (n,)."""
-    return 1 - F.cosine_similarity(prediction.float(), target.float(), dim=1)  # (n,)
+    """1 - cosine of the rows of (n, d) and (n, d), no gradient to the target: (n,)."""
+    return 1 - F.cosine_similarity(prediction.float(), target.detach().float(), dim=1)  # (n,)
 
 
 def latent_loss(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def latent_loss(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
     Args:
         kind: `cosine` (mean of 1 - cos), `l2` (mean square) or `smooth_l1` (quadratic below 1).
         prediction: With a gradient.
-        target: Without.
+        target: None reaches it.
 
     Returns:
         ().
@@ -33,7 +33,7 @@ def latent_loss(kind: str, prediction: Tensor, target: Tensor) -> Tensor:
     if kind == 'cosine':
         return cosine_distance(prediction, target).mean()  # ()
     compare = {'l2': F.mse_loss, 'smooth_l1': F.smooth_l1_loss}[kind]
-    return compare(prediction.float(), target.float())  # ()
+    return compare(prediction.float(), target.detach().float())  # ()
 
 
 def variance_hinge(token: Tensor) -> Tensor:

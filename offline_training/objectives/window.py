@@ -16,11 +16,12 @@ class Sighting:
 
     Attributes:
         point: (V,) int64, rows of the sweep's `xyz`.
-        target: (V, C) float32, the teacher's raw patch feature at each of these points.
+        target: (V, P) float32, the teacher's patch feature at each of these points, in the space
+            that is learnt (`TeacherSpace.project`).
         weight: (V,) float32 in (0, 1], how much each target is believed.
         view: (D,) float32, the teacher's raw embedding of the whole image.
         histogram: (48,) float32, of the image's colours.
-        patch_map: (h, w, C) float32, the teacher's patches, pooled to at most 8 x 16; None where
+        patch_map: (h, w, C) float32, the teacher's raw patches, pooled to at most 8 x 16; None where
             no objective looks at images.
         intrinsics: (4,) float32, fx / W, fy / H, cx / W, cy / H.
         camera_from_base: (4, 4) float32, from the base frame of the augmented sweep, m.
