@@ -25,7 +25,7 @@ _VERSION_KEY = b'cross4d_jepa_ros.index'
 # What a row's flags may say; those of a camera are followed by ':' and its topic.
 MISSING_IMAGE = 'missing_image'  # none near enough in time
 UNUSABLE_IMAGE = 'unusable_image'  # damaged, or without CameraInfo or transform
-NO_POSE = 'no_pose'  # no ego-motion at the stamp of the sweep or of one of its images
+NO_POSE = 'no_pose'  # no ego-motion at the stamp of the sweep, of a point or of an image
 NO_DESKEW = 'no_deskew'  # points with times, but no ego-motion over them
 TRUNCATED_CLOUD = 'truncated_cloud'  # header and data do not fit together
 EMPTY_CLOUD = 'empty_cloud'
@@ -83,7 +83,7 @@ class IndexedSweep:
         stamp_from_knot: (K, 3, 4) float32, how the sweep was deskewed (see `deskewed` in
             `sensing/frames.py`); None where it was not.
         intensity_ceiling: What the raw intensities are divided by.
-        shots: One per camera of the log in the order of their topics, None where it has no image.
+        shots: One per camera of the log, always in the same order; None where it has no image.
         coverage: Share of the points with a visible pixel in any camera.
         flags: Each defect, by the names above.
         segment: Number within the log. Windows of sweeps never cross from one to the next: it is
