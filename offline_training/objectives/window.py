@@ -21,8 +21,8 @@ class Sighting:
         weight: (V,) float32 in (0, 1], how much each target is believed.
         view: (D,) float32, the teacher's raw embedding of the whole image.
         histogram: (48,) float32, of the image's colours.
-        patch_map: (h, w, C) float32, the teacher's raw patches, pooled to at most 8 x 16; None where
-            no objective looks at images.
+        patch_map: (h, w, C) float32, the teacher's raw patches, pooled to at most 8 x 16; None
+            where no objective looks at images.
         intrinsics: (4,) float32, fx / W, fy / H, cx / W, cy / H.
         camera_from_base: (4, 4) float32, from the base frame of the augmented sweep, m.
         offset_s: Image stamp minus sweep stamp, s.
