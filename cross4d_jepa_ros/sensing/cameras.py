@@ -339,7 +339,9 @@ def nearest_depth(
         uv: (N, 2) pixel positions, not negative.
         depth: (N,) m in front of the camera.
         cell_px: Side of a cell; wide enough that no gaps are left between neighbouring beams.
-        dilated: Whether a point's eight neighbouring cells count as well.
+        dilated: Whether the neighbouring cells on the left, on the right and in the row above
+            count as well. Those below never do: the ground runs towards the camera there, and
+            would hide itself.
 
     Returns:
         (N,) m.
@@ -353,8 +355,8 @@ def nearest_depth(
     np.minimum.at(buffer, cell, depth)
     if dilated:
         grid = buffer.reshape(rows, columns)
-        grid = np.minimum(grid, np.minimum(np.roll(grid, 1, 0), np.roll(grid, -1, 0)))
-        grid = np.minimum(grid, np.minimum(np.roll(grid, 1, 1), np.roll(grid, -1, 1)))
+        grid[1:] = np.minimum(grid[1:], grid[:-1])
+        grid[:, 1:-1] = np.minimum(grid[:, 1:-1], np.minimum(grid[:, :-2], grid[:, 2:]))
         buffer = grid.ravel()
     nearest: NDArray[np.floating] = buffer[cell]
     return nearest

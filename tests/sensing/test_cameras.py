@@ -11,7 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from cross4d_jepa_ros.sensing.cameras import BadCalibration, CameraModel, unhidden
+from cross4d_jepa_ros.sensing.cameras import (
+    BadCalibration,
+    CameraModel,
+    nearest_depth,
+    unhidden,
+)
 
 K = (400.0, 0.0, 320.5, 0.0, 410.0, 238.5, 0.0, 0.0, 1.0)
 P = (380.0, 0.0, 315.0, 0.0, 0.0, 380.0, 240.0, 0.0, 0.0, 0.0, 1.0, 0.0)
@@ -308,6 +313,17 @@ def test_what_counts_as_behind_grows_with_the_distance() -> None:
 
     assert unhidden(uv, np.array([50.0, 52.9]), 8).all()
     assert not unhidden(uv, np.array([5.0, 5.6]), 8).all()
+
+
+def test_cells_beside_and_above_count_where_asked_to() -> None:
+    # One point in the middle of each of 3 x 3 cells, the nearest below the middle one.
+    row, column = np.mgrid[:3, :3].reshape(2, -1)
+    uv = np.stack((column, row), 1).astype(np.float32) * 10 + 5
+    depth = np.array([9, 8, 7, 6, 5, 6, 4, 1, 4], np.float32)
+
+    assert nearest_depth(uv, depth, 10).tolist() == depth.tolist()
+    nearest = nearest_depth(uv, depth, 10, dilated=True)
+    assert nearest.reshape(3, 3).tolist() == [[8, 7, 7], [5, 5, 5], [1, 1, 1]]
 
 
 def test_no_points_are_no_trouble() -> None:
