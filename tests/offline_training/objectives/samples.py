@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from cross4d_jepa_ros.model.config import ModelConfig, Teacher, from_mapping
@@ -141,8 +140,3 @@ def empty_sweep(sweep: WindowSweep) -> WindowSweep:
         replace(s, point=nothing, target=s.target[:0], weight=s.weight[:0]) for s in sweep.sightings
     )
     return replace(sweep, xyz=sweep.xyz[:0], intensity=torch.zeros(0), sightings=sightings)
-
-
-def standing(pose: np.ndarray, sweeps: tuple[WindowSweep, ...]) -> tuple[WindowSweep, ...]:
-    """Give all sweeps the same pose and the newest one's points."""
-    return tuple(replace(sweeps[-1], stamp_ns=s.stamp_ns, fixed_from_base=pose) for s in sweeps)

@@ -108,15 +108,19 @@ def test_a_frustum_by_hand(position: tuple[float, float, float], inside: bool) -
 
 
 @pytest.mark.parametrize('direction', ['points_to_image', 'image_to_points'])
-@pytest.mark.parametrize('name', ['intrinsics', 'camera_from_base', 'offset_s', 'histogram'])
+@pytest.mark.parametrize('name', ['intrinsics', 'shift', 'roll', 'offset_s', 'histogram'])
 def test_a_prediction_depends_on_the_camera(direction: str, name: str) -> None:
     window = window_of(2)
     (sighting,) = window.sweeps[-1].sightings
-    value = getattr(sighting, name)
-    if name == 'camera_from_base':
-        changed: object = value + torch.tensor([[0.0] * 4] * 2 + [[0, 0, 0, 1.0]] + [[0.0] * 4])
+    pose = sighting.camera_from_base
+    if name == 'shift':
+        name, changed = 'camera_from_base', pose.clone()
+        changed[2, 3] += 1
+    elif name == 'roll':
+        # About the axis ahead, of which it leaves the column as it is.
+        name, changed = 'camera_from_base', pose[:, [0, 2, 1, 3]]
     else:
-        changed = value * 1.1 + 0.01
+        changed = getattr(sighting, name) * 1.1 + 0.01
     first = answer(objective_of(direction), window).prediction
     second = answer(objective_of(direction), seen(window, **{name: changed})).prediction
     assert not torch.allclose(first, second)

@@ -15,7 +15,7 @@ from offline_training.objectives.losses import variance_hinge
 from offline_training.objectives.masked_latent import MaskedObjective
 from offline_training.objectives.masking import Part, draw_blocks, part_of, visible_window
 from offline_training.objectives.passes import Pass, Term
-from offline_training.objectives.predictor import MOST_QUERIES, initialise
+from offline_training.objectives.predictor import MOST_QUERIES, initialise, some
 from tests.offline_training.objectives.samples import model_of, network_of, window_of
 
 VISIBLE = settings.MaskedLatent(1, 'visible', 'context_aware', 4, 0.5, 'all', 'cosine', 0)
@@ -97,6 +97,15 @@ def test_at_most_so_many_are_asked_for() -> None:
     # Of the two networks, row for row the same places.
     alone = asked(replace(PREDICT, target_tokens='hidden'), given)
     assert torch.equal(alone.prediction, term.prediction)
+    newest, draw = given.inputs[-1], given.generator()
+    blocks = draw_blocks(newest.patches, given.network.config, 4, 0.5, draw)
+    assert blocks is not None
+    hidden = blocks.hidden
+    chosen = some(int(hidden.sum()), MOST_QUERIES, draw, hidden.device)
+    full = given.encode_targets(given.inputs)[-1][0][hidden][chosen]
+    torch.testing.assert_close(term.target, F.layer_norm(full, (12,)))
+    token = given.encode_targets([part_of(newest, hidden).sweep])[0][0][chosen]
+    torch.testing.assert_close(alone.target, F.layer_norm(token, (12,)))
 
 
 def test_the_hinge_is_on_what_the_network_says() -> None:
