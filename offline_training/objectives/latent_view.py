@@ -129,8 +129,9 @@ class ViewObjective(nn.Module):
 
 def in_camera(position: Tensor, sighting: Sighting) -> Tensor:
     """Move (n, 3) positions of the base frame, m, into the camera's."""
-    pose = sighting.camera_from_base  # (4, 4)
-    return position @ pose[:3, :3].T + pose[:3, 3]  # (n, 3)
+    # In double precision, which a run in bf16 leaves alone.
+    pose = sighting.camera_from_base.double()  # (4, 4)
+    return (position.double() @ pose[:3, :3].T + pose[:3, 3]).float()  # (n, 3)
 
 
 def in_view(position: Tensor, sighting: Sighting) -> Tensor:

@@ -22,8 +22,8 @@ class Term:
 
     Attributes:
         loss: (), the sample's own weighted mean.
-        prediction: (n, d), detached; n is at most WATCHED_ROWS.
-        target: (n, d), detached.
+        prediction: (n, d) float32, detached; n is at most WATCHED_ROWS.
+        target: (n, d) float32, detached.
 
     """
 
@@ -35,7 +35,8 @@ class Term:
 def term(loss: Tensor, prediction: Tensor, target: Tensor) -> Term:
     """Show the watch evenly spaced rows of (m, d) predictions and targets."""
     every = -(-len(prediction) // WATCHED_ROWS)
-    return Term(loss, prediction[::every].detach(), target[::every].detach())
+    shown, wanted = (rows[::every].detach().float() for rows in (prediction, target))  # (n, d)
+    return Term(loss, shown, wanted)
 
 
 class Pass:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from cross4d_jepa_ros.model.network import Network
 from offline_training.objectives.build import build
 from offline_training.objectives.ema import target_of
+from offline_training.objectives.latent_view import in_camera
 from offline_training.objectives.passes import WATCHED_ROWS, Pass, Term, term
 from offline_training.objectives.settings import Objectives
 from offline_training.objectives.window import Window, WindowSweep
@@ -182,6 +183,30 @@ def test_nothing_is_computed_that_nobody_asks_for() -> None:
     assert built(objectives_of(**VISIBLE), network)['masked_latent'](given) is not None
     assert 'encoded' not in vars(given)
     assert 'target_rows' in vars(given)
+
+
+@pytest.mark.parametrize('preset', ['combined', '3d_jepa_described', 'crossjepa_described'])
+def test_less_precision_changes_little(preset: str) -> None:
+    settings = objectives_of(**PRESETS[preset])
+    network = network_of(model_of('voxel', 3))
+    window = window_of(3, future=True)
+    exact = asked(settings, network, window)
+    with torch.autocast('cpu', torch.bfloat16):
+        rough = asked(settings, network, window)
+    for name, one in exact.items():
+        other = rough[name]
+        assert one is not None
+        assert other is not None
+        torch.testing.assert_close(other.loss, one.loss, atol=0.01, rtol=0.02)
+        assert other.loss.dtype == other.prediction.dtype == other.target.dtype == torch.float32
+
+
+def test_places_in_a_camera_stay_exact() -> None:
+    window = window_of(1)
+    (sweep,) = window.sweeps
+    exact = in_camera(sweep.xyz, sweep.sightings[0])
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(in_camera(sweep.xyz, sweep.sightings[0]), exact)
 
 
 def test_the_watch_is_shown_rows_from_all_over() -> None:
