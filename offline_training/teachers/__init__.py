@@ -1,44 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frozen image networks whose features the encoder learns to predict.
-
-A teacher is called with a list of (H, W, 3) uint8 RGB images of one size, scales them itself and
-answers with `TeacherFeatures`. It has a `name`, the `weights_sha256`, its `input_height` and
-`stride` in pixels of the scaled image, the number of `channels` of a patch and of `view_channels`
-of an image, and `input_size(width, height)`, what an image of that size is scaled to.
-"""
+"""Frozen image networks whose features the encoder learns to predict."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 
 from offline_training.teachers.features import (
     BadTeacher,
+    ImageTeacher,
     TeacherFeatures,
     sample_patches,
-    scaled_size,
 )
 from offline_training.teachers.lite0 import Lite0, Lite0Teacher
 
-if TYPE_CHECKING:
-    from offline_training.teachers.foundation import FoundationTeacher
-
-__all__ = [
-    'BadTeacher',
-    'Lite0Teacher',
-    'TeacherFeatures',
-    'load_teacher',
-    'sample_patches',
-    'scaled_size',
-]
+__all__ = ['BadTeacher', 'ImageTeacher', 'TeacherFeatures', 'load_teacher', 'sample_patches']
 
 RANDOM_WEIGHTS_SEED = 0
 
 
-def load_teacher(
-    name: str, *, input_height: int, device: torch.device | str
-) -> Lite0Teacher | FoundationTeacher:
+def load_teacher(name: str, *, input_height: int, device: torch.device | str) -> ImageTeacher:
     """Load a teacher, frozen.
 
     Args:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -35,6 +35,38 @@ class TeacherFeatures:
 
     patches: Tensor
     view: Tensor
+
+
+class ImageTeacher(Protocol):
+    """A frozen image network.
+
+    Attributes:
+        name: As it was asked for.
+        weights_sha256: Of its weights.
+        input_height: Rows that images are scaled to, before the rounding to whole patches.
+        stride: Pixels of the scaled image per patch.
+        channels: C, of a patch's feature.
+        view_channels: V, of an image's embedding.
+
+    """
+
+    name: str
+    weights_sha256: str
+    input_height: int
+    stride: int
+    channels: int
+    view_channels: int
+
+    def input_size(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height that an image of this size is scaled to."""
+
+    def __call__(self, images_rgb: Sequence[NDArray[np.uint8]]) -> TeacherFeatures:
+        """Compute the features of B images, each (H, W, 3) uint8 RGB, all of one size.
+
+        Raises:
+            ValueError: They differ in size.
+
+        """
 
 
 def scaled_size(width: int, height: int, input_height: int, multiple: int) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,13 +93,13 @@ class FoundationTeacher:
         view = self._network(pixel_values=x).pooler_output  # (B, C)
         tokens = self._tokens[:, self._prefix :]  # (B, h * w, C)
         grid = (size[1] // self.stride, size[0] // self.stride)
-        return TeacherFeatures(tokens.unflatten(1, grid), view)
+        return TeacherFeatures(tokens.reshape(len(x), *grid, self.channels), view)
 
     def _keep(self, norm: nn.Module, inputs: tuple[Tensor]) -> None:
         self._tokens = inputs[0]  # (B, prefix + h * w, C)
 
 
-def _load(name: str) -> tuple[nn.Module, str]:
+def _load(name: str) -> tuple[Any, str]:
     """Load a network with all its weights, in float32."""
     folder = Path(name)
     if not folder.is_dir() and (name.count('/') > 1 or name.startswith(('/', '.', '~'))):

@@ -225,14 +225,12 @@ class Lite0Teacher:
 
     """
 
-    stride = FEATURE_STRIDE
-    channels = FEATURE_CHANNELS
-    view_channels = FEATURE_CHANNELS
-
     def __init__(
         self, network: Lite0, name: str, input_height: int, device: torch.device | str
     ) -> None:
         self.name = name
+        self.stride = FEATURE_STRIDE
+        self.channels = self.view_channels = FEATURE_CHANNELS
         pinned = name == 'lite0'
         self.weights_sha256 = WEIGHTS_SHA256 if pinned else weights_sha256(network.state_dict())
         scaled_size(1, 1, input_height, COARSEST_STRIDE)

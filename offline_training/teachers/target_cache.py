@@ -29,6 +29,7 @@ from offline_training.teachers.features import SCALING
 VERSION = 1
 MANIFEST = 'manifest.json'
 BINS = 16
+_ABOUT = 'about'
 
 
 class BadTargets(ValueError):
@@ -170,8 +171,9 @@ def write_shard(folder: Path, keys: Sequence[ViewKey], views: Sequence[CachedVie
         'crc': np.array([_crc(*entry) for entry in zip(keys, views, strict=True)], np.int64),
     }
     named = json.dumps(keys)
-    size = {'width': str(views[0].width), 'height': str(views[0].height)}
-    content = save(columns, {'keys': named, **size})
+    about = {'width': views[0].width, 'height': views[0].height, 'keys': list(keys)}
+    # One entry: several have no order, and the same images would make other bytes.
+    content = save(columns, {_ABOUT: json.dumps(about)})
     path = folder / f'{hashlib.sha256(named.encode()).hexdigest()[:16]}.safetensors'
     try:
         write_atomically(path, content)
@@ -261,16 +263,16 @@ class TargetCache:
         path, row = self._places[key]
         try:
             with safe_open(str(path), 'np') as file:
-                about = file.metadata()
+                about = json.loads(file.metadata()[_ABOUT])
                 view = CachedView(
                     patches=file.get_slice('patches')[row],
                     view=file.get_slice('view')[row],
                     histogram=file.get_slice('histogram')[row],
-                    width=int(about['width']),
-                    height=int(about['height']),
+                    width=about['width'],
+                    height=about['height'],
                 )
                 crc = int(file.get_slice('crc')[row : row + 1][0])
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
             raise _damaged(path, str(error)) from error
         if _crc(key, view) != crc:
             raise _damaged(path, f'the checksum of {topic} at {stamp_ns} ns is wrong')
@@ -288,7 +290,7 @@ def _crc(key: ViewKey, view: CachedView) -> int:
 def _keys(path: Path) -> list[ViewKey]:
     try:
         with safe_open(str(path), 'np') as file:
-            return [ViewKey(*key) for key in json.loads(file.metadata()['keys'])]
+            return [ViewKey(*key) for key in json.loads(file.metadata()[_ABOUT])['keys']]
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise _damaged(path, str(error)) from error
 
