@@ -471,7 +471,6 @@ class Bag:
 
     @functools.cached_property
     def _typestore(self) -> Typestore:
-        store = get_typestore(Stores.EMPTY)
         types = dict(_standard_types().fielddefs)
         for path in [file.path for file in self._files if file.is_sound]:
             try:
@@ -480,6 +479,9 @@ class Bag:
             except Exception as error:  # the standard definitions have to do
                 sentence = f'the message definitions in {path.name} are of no use ({error})'
                 note(self.problems, sentence)
+        if types == _standard_types().fielddefs:
+            return _standard_types()  # a store of its own would take a tenth of a second
+        store = get_typestore(Stores.EMPTY)
         store.register(types)
         return store
 
