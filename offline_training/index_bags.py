@@ -92,9 +92,10 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _run(arguments.bags, choice, arguments.out, share, words, console)
     except (CannotIndex, BadIndex, BadExtrinsics) as error:
-        console.print(f'[red]{error}', highlight=False)
+        console.print(f'[red]{error}', highlight=False, soft_wrap=True)
     except OSError as error:
-        console.print(f'[red]{arguments.out} cannot be written: {error}', highlight=False)
+        text = f'[red]{arguments.out} cannot be written: {error}'
+        console.print(text, highlight=False, soft_wrap=True)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -154,7 +155,8 @@ def _run(
         msg = f'none of the recordings has a usable sweep: {out} is not written'
         raise CannotIndex(msg)
     Index(rows, out.parent).save(out)
-    console.print(f'{out}: {usable} usable sweeps of {len(rows)}', highlight=False)
+    text = f'{out}: {usable} usable sweeps of {len(rows)}'
+    console.print(text, highlight=False, soft_wrap=True)
     return 0
 
 

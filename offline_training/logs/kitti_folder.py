@@ -32,6 +32,8 @@ from offline_training.logs.table import IndexedSweep, Shot, log_name
 POINTS, LABELS, CAMERAS = 'velodyne', 'labels', ('image_2', 'image_3')
 # Where times.txt is missing: that of the sensor.
 PERIOD_NS = 100_000_000
+# Added to all times: they begin at zero, by which ROS means that none is set.
+START_NS = 1_000_000_000
 _POINT_BYTES = 16
 
 
@@ -72,8 +74,8 @@ class KittiFolder:
     def stamp_ns(self, number: int) -> int:
         """Time of a sweep and its images."""
         if number < len(self._times):
-            return round(float(self._times[number, 0]) * 1e9)
-        return number * PERIOD_NS
+            return START_NS + round(float(self._times[number, 0]) * 1e9)
+        return START_NS + number * PERIOD_NS
 
     def cloud(self, row: IndexedSweep) -> Any:
         """Read the sweep of a row."""

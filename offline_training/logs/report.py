@@ -59,7 +59,7 @@ def sentences(findings: LogFindings) -> list[str]:
     said = [low_coverage(findings)]
     if not usable:
         said.append('no sweep of it is usable')
-    if not findings.cameras:
+    elif not findings.cameras:
         said.append('it has no images: only objectives that need no camera can learn from it')
     for number, camera in enumerate(findings.cameras):
         shots = [row.shots[number] for row in usable]
@@ -162,26 +162,24 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def report_table(reports: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out the reports of all logs for the terminal, a line for each camera."""
-    made = Table(box=box.SIMPLE, pad_edge=False)
-    made.add_column('log', overflow='fold')
-    made.add_column('usable', justify='right', no_wrap=True)
-    made.add_column('poses', justify='right', no_wrap=True)
-    made.add_column('camera', overflow='fold')
-    for name in ('matched', 'offset ms', 'coverage', 'edges px'):
+    made = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
+    made.add_column('log and cameras', overflow='fold')
+    for name in ('usable', 'poses', 'images', 'offset ms', 'coverage', 'edges px'):
         made.add_column(name, justify='right', no_wrap=True)
     for report in reports:
         usable = f'{report["usable"]}/{report["sweeps"]}'
-        cells = [PurePosixPath(report['log']).name, usable, str(report['with_pose'])]
-        for camera in report['cameras'] or [None]:
-            made.add_row(*cells, *(_camera_cells(camera) if camera else ['none']))
-            cells = [''] * len(cells)
+        made.add_row(PurePosixPath(report['log']).name, usable, str(report['with_pose']))
+        for camera in report['cameras']:
+            made.add_row(*_camera_cells(camera))
     return made
 
 
 def _camera_cells(camera: Mapping[str, Any]) -> list[str]:
     offset, coverage, edges = camera['offset_ms'], camera['coverage'], camera['edge_distance_px']
     return [
-        camera['topic'],
+        f'  {camera["topic"].removesuffix("/compressed").removesuffix("/image_raw")}',
+        '',
+        '',
         str(camera['matched']),
         '{median:.0f} [{min:.0f}, {max:.0f}]'.format(**offset) if offset else '-',
         '-' if coverage is None else f'{coverage:.1%}',
