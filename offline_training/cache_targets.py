@@ -305,8 +305,8 @@ def _summary(folder: Path, teacher: str, made: Made) -> str:
     if made.made:
         text += (
             f'{1e3 / max(made.teacher_ms, 1e-3):.1f} images/s by {teacher}; the targets of an '
-            f'epoch take {made.images * made.teacher_ms / 1e3:.1f} s by the teacher, '
-            f'{made.images * made.read_ms / 1e3:.1f} s from the cache, '
+            f'epoch take {made.images * made.teacher_ms / 1e3:.3g} s by the teacher, '
+            f'{made.images * made.read_ms / 1e3:.2g} s from the cache, '
             f'{made.teacher_ms / max(made.read_ms, 1e-3):.0f} times less; '
         )
     return text + f'{made.read_ms:.1f} ms to read an image'

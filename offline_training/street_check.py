@@ -36,7 +36,8 @@ from offline_training.make_street_bag import VERSION
 from offline_training.probes import LINEAR_PROBE, MLP_PROBE, ProbeConfig, fit_probe, score_probe
 from offline_training.street.classes import CLASS_NAMES
 from offline_training.street_recordings import record_towns
-from offline_training.teachers.lite0 import FEATURE_STRIDE, Lite0, patch_features_at
+from offline_training.teachers import sample_patches
+from offline_training.teachers.lite0 import Lite0
 
 OCCLUSION_CELL_PX = 6
 RANDOM_WEIGHTS_SEED = 0
@@ -161,9 +162,11 @@ def samples_of(
         column, row = np.rint(uv).astype(np.intp).T
         yield RGB.name, Samples(view.image[row, column].astype(np.float32), truth)
         image = torch.from_numpy(np.ascontiguousarray(view.image))[None]  # (1, H, W, 3)
+        height, width = image.shape[1:3]
         for name, network in networks.items():
-            at_points = patch_features_at(network(image)[0], torch.from_numpy(uv), FEATURE_STRIDE)
-            yield name, Samples(at_points.half().numpy(), truth)
+            patches = network(image)[0].permute(1, 2, 0).numpy()  # (h, w, C)
+            at_points = sample_patches(patches, uv, width, height, bilinear=True)  # (N, C)
+            yield name, Samples(at_points.astype(np.float16), truth)
 
 
 def _some(candidates: NDArray[np.bool_], count: int, draw: np.random.Generator) -> NDArray[np.intp]:

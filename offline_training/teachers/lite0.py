@@ -252,28 +252,6 @@ class Lite0Teacher:
         return TeacherFeatures(features.permute(0, 2, 3, 1), features.mean((2, 3)))
 
 
-def patch_features_at(features: Tensor, uv: Tensor, stride: int) -> Tensor:
-    """Read a feature map at pixels, bilinearly; beyond the outermost cell centres it is constant.
-
-    Args:
-        features: (C, h, w); cell (i, j) covers the pixel rows from stride * i to
-            stride * i + stride - 1, and the columns likewise.
-        uv: (N, 2) pixel coordinates; the centre of pixel (0, 0) is at u = v = 0.
-        stride: Pixels per cell.
-
-    Returns:
-        (N, C).
-
-    """
-    _, height, width = features.shape
-    size = torch.tensor((width, height), dtype=features.dtype) * stride  # (2)
-    place = (2 * uv.to(features.dtype) + 1) / size - 1  # (N, 2), -1 .. 1 from edge to edge
-    sampled: Tensor = F.grid_sample(
-        features[None], place[None, None], padding_mode='border', align_corners=False
-    )  # (1, C, 1, N)
-    return sampled[0, :, 0].T  # (N, C)
-
-
 def _of_unit_norm(tap: Tensor) -> Tensor:
     """Divide (B, C, h, w) by the mean norm of the C channels over each map."""
     norm = torch.linalg.vector_norm(tap, dim=1, keepdim=True)  # (B, 1, h, w)

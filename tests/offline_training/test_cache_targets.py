@@ -289,7 +289,7 @@ def test_the_command_tells_what_the_cache_saves(
         said = capsys.readouterr()
         assert f'{images} of 49 images made' in said.out
         assert 'times less' in said.out and 'ms to read an image' in said.out
-        # 49 maps of 2 x 4 or 2 x 6... are announced by the first process only.
+        # Only the first process shows how far it is.
         assert ('49 images to look at' in said.err) == (rank == '0')
     assert len(TargetCache(folder)) == 49
 

@@ -12,12 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from offline_training.teachers import load_teacher
-from offline_training.teachers.lite0 import (
-    WEIGHTS_SHA256,
-    BadWeights,
-    Lite0,
-    patch_features_at,
-)
+from offline_training.teachers.lite0 import WEIGHTS_SHA256, BadWeights, Lite0
 
 # From the published code with the same weights.
 PINNED = (-0.0061448, 0.0273828, 0.0692100, 0.0664255, -0.0019874, -0.0175452)
@@ -83,14 +78,6 @@ def test_random_weights_keep_activations_alive() -> None:
     for block in network.blocks:
         x = block(x)
         assert 0.1 < x.square().mean().sqrt().item() < 10
-
-
-def test_features_between_cell_centres_are_blended() -> None:
-    row, column = torch.meshgrid(torch.arange(3.0), torch.arange(4.0), indexing='ij')
-    features = torch.stack((row, column))
-    uv = torch.tensor([[7.5, 7.5], [15.5, 7.5], [39.5, 27.5], [0.0, 47.0], [63.0, 0.0]])
-    expected = torch.tensor([[0, 0], [0, 0.5], [1.25, 2], [2, 0], [0, 3]])
-    torch.testing.assert_close(patch_features_at(features, uv, 16), expected)
 
 
 def test_the_teacher_gives_the_network_s_map_and_its_mean(network: Lite0) -> None:
