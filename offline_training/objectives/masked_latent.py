@@ -10,7 +10,7 @@ from cross4d_jepa_ros.model.config import ModelConfig
 from offline_training.objectives import settings
 from offline_training.objectives.future import wavelengths
 from offline_training.objectives.losses import latent_loss, normalised, variance_hinge
-from offline_training.objectives.masking import Part, draw_blocks, part_of, visible_window
+from offline_training.objectives.masking import draw_blocks, part_of, visible_window
 from offline_training.objectives.passes import Pass, Term, term
 from offline_training.objectives.predictor import MOST_QUERIES, LatentPredictor, at_age, some
 
@@ -66,6 +66,6 @@ class MaskedObjective(nn.Module):
         newest = len(given.inputs) - 1
         if self._settings.target_tokens == 'all':
             return normalised(given.target_rows[newest][0][asked])  # (Q, D)
-        alone: Part = part_of(given.inputs[newest], hidden)
+        alone = part_of(given.inputs[newest], hidden)
         token = given.encode_targets([alone.sweep])[0][0]  # (h, D)
         return normalised(token[torch.searchsorted(alone.token, asked)])  # (Q, D)
