@@ -135,7 +135,7 @@ def _run(
         stop = low_coverage(findings)
         if stop:
             _write_report(out, rows, reports, words)
-            msg = f'{findings.log}: {stop}; nothing is indexed (see {out.with_suffix(".json")})'
+            msg = f'{findings.log}: {stop}; {out} is not written, see {_pictures(out)}'
             raise CannotIndex(msg)
     if share.world > 1:
         _write_part(out, share.rank, rows, reports)
@@ -189,9 +189,9 @@ def _indexed(
             report = log_report(findings)
             # Recordings of one name lie in different folders.
             unique = name if names[name] == 1 else re.sub(r'\W+', '_', log).strip('_')
-            picture = out.parent / f'{out.stem}_pictures' / f'{unique}.png'
+            picture = _pictures(out) / f'{unique}.png'
             progress.update(task, rate='drawing')
-            inspect(findings, report['cameras'], out.parent, picture)
+            inspect(findings.rows, report['cameras'], out.parent, picture)
             progress.remove_task(task)
             yield findings, report
 
@@ -199,6 +199,10 @@ def _indexed(
 def _show(progress: Progress, task: TaskID, done: int, total: int) -> None:
     speed = progress.tasks[progress.task_ids.index(task)].speed or 0.0
     progress.update(task, completed=done, total=total, rate=f'{speed:.1f} sweeps/s')
+
+
+def _pictures(out: Path) -> Path:
+    return out.with_name(f'{out.stem}_pictures')
 
 
 def _part(out: Path, rank: int) -> Path:

@@ -3,13 +3,84 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from offline_training.logs.rows import LogFindings
+import numpy as np
+
+from offline_training.correspondence import correspond
+from offline_training.correspondence_picture import Panel, draw, edge_distance_px
+from offline_training.logs.reader import LogReader
+from offline_training.logs.rows import PATCH_PX
+from offline_training.logs.table import Index, IndexedSweep
+
+# Sweeps of each camera of a log over which the distances between edges are taken.
+SAMPLES = 8
 
 
-def inspect(findings: LogFindings, cameras: list[dict[str, Any]], folder: Path, path: Path) -> None:
-    """Add `edge_distance_px` to the report of each camera, and draw the points in its image."""
-    for camera in cameras:
-        camera['edge_distance_px'] = None
+def inspect(
+    rows: Sequence[IndexedSweep], cameras: Sequence[dict[str, Any]], folder: Path, picture: Path
+) -> None:
+    """Draw the points of one sweep in its images, and measure how far edges are apart.
+
+    Args:
+        rows: Of one log.
+        cameras: Reports of its cameras; get `edge_distance_px`, and `edge_chance_px` for the same
+            with shifted images, both None where there are too few edges.
+        folder: What the rows' `log` starts from.
+        picture: PNG to write; where no camera has an image, an old one is removed.
+
+    """
+    usable = [row for row in rows if row.usable]
+    with LogReader(Index((), folder)) as reader:
+        for number, camera in enumerate(cameras):
+            seen = [row for row in usable if row.shots[number] is not None]
+            places = np.unique(np.linspace(0, len(seen) - 1, SAMPLES).astype(int)) if seen else ()
+            panels = [_panel(reader, seen[place], number) for place in places]
+            camera['edge_distance_px'] = _median(panels, shifted=False)
+            camera['edge_chance_px'] = _median(panels, shifted=True)
+        middle = _middle(usable)
+        if middle is None:
+            picture.unlink(missing_ok=True)
+            return
+        panels = [
+            _panel(reader, middle, number) for number, shot in enumerate(middle.shots) if shot
+        ]
+        draw(picture, panels, title=f'{middle.log}, sweep at {middle.stamp_ns / 1e9:.3f} s')
+
+
+def _middle(rows: Sequence[IndexedSweep]) -> IndexedSweep | None:
+    """Return the sweep in the middle of those with the most images; None without any."""
+    most = max((sum(map(bool, row.shots)) for row in rows), default=0)
+    best = [row for row in rows if most and sum(map(bool, row.shots)) == most]
+    return best[len(best) // 2] if best else None
+
+
+def _panel(reader: LogReader, row: IndexedSweep, number: int) -> Panel:
+    shot = row.shots[number]
+    assert shot is not None
+    read = reader.sweep(row)
+    found = correspond(
+        read.xyz,
+        shot.camera,
+        shot.camera_from_base,
+        shot.offset_ns,
+        read.time_offset_ns,
+        patch_px=PATCH_PX,
+    )
+    title = (
+        f'{shot.topic}: {shot.offset_ns / 1e6:+.1f} ms from the sweep, '
+        f'{len(found.point) / len(read.xyz):.1%} of its points'
+    )
+    return Panel(title, reader.image(row, number), found)
+
+
+def _median(panels: Sequence[Panel], *, shifted: bool) -> float | None:
+    distances = [
+        edge_distance_px(panel.image, panel.found.uv, panel.found.depth, shifted=shifted)
+        for panel in panels
+    ]
+    known = [distance for distance in distances if distance is not None]
+    return round(statistics.median(known), 2) if known else None

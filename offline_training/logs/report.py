@@ -162,7 +162,7 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def report_table(reports: Sequence[Mapping[str, Any]]) -> Table:
     """Lay out the reports of all logs for the terminal, a line for each camera."""
-    made = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1))
+    made = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     made.add_column('log and cameras', overflow='fold')
     for name in ('usable', 'poses', 'images', 'offset ms', 'coverage', 'edges px'):
         made.add_column(name, justify='right', no_wrap=True)
@@ -176,6 +176,7 @@ def report_table(reports: Sequence[Mapping[str, Any]]) -> Table:
 
 def _camera_cells(camera: Mapping[str, Any]) -> list[str]:
     offset, coverage, edges = camera['offset_ms'], camera['coverage'], camera['edge_distance_px']
+    chance = camera['edge_chance_px']
     return [
         f'  {camera["topic"].removesuffix("/compressed").removesuffix("/image_raw")}',
         '',
@@ -183,5 +184,5 @@ def _camera_cells(camera: Mapping[str, Any]) -> list[str]:
         str(camera['matched']),
         '{median:.0f} [{min:.0f}, {max:.0f}]'.format(**offset) if offset else '-',
         '-' if coverage is None else f'{coverage:.1%}',
-        '-' if edges is None else f'{edges:.1f}',
+        '-' if edges is None else f'{edges:.1f} ({chance:.1f})',
     ]

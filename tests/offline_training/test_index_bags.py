@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -83,15 +84,23 @@ def test_what_cannot_be_indexed_is_said(
     assert not (tmp_path / 'index.parquet').exists()
 
 
-def test_processes_share_the_recordings(tmp_path: Path) -> None:
+def test_processes_share_the_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bags = [str(write(tmp_path / name, drive(2))) for name in ('a', 'b', 'c')]
     out = tmp_path / 'index.parquet'
     # Of a run that was interrupted.
     (tmp_path / 'index.part1.parquet').write_text('old')
-    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=2']
-    command = [*torchrun, '-m', 'offline_training.index_bags', *bags, '--out', str(out)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
-    subprocess.run(command, check=True, timeout=120, env=environment)
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    # What torchrun sets.
+    for name, value in {'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port, 'WORLD_SIZE': '2'}.items():
+        monkeypatch.setenv(name, value)
+    words = [*bags, '--out', str(out)]
+    command = [sys.executable, '-m', 'offline_training.index_bags', *words]
+    with subprocess.Popen(command, env={**os.environ, 'RANK': '1'}) as other:
+        monkeypatch.setenv('RANK', '0')
+        assert main(words) == 0
+        assert other.wait(timeout=60) == 0
     assert [row.log for row in Index.load(out).rows] == ['a', 'a', 'b', 'b', 'c', 'c']
     report = json.loads(out.with_suffix('.json').read_text())
     assert [log['log'] for log in report['logs']] == ['a', 'b', 'c']
