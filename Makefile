@@ -9,7 +9,7 @@ ROS_jazzy := "ros-jazzy-rclpy[fastrtps]" ros-jazzy-sensor-msgs ros-jazzy-diagnos
 ROS_kilted := ros-rclpy ros-rmw-fastrtps-cpp ros-fastdds ros-sensor-msgs ros-diagnostic-msgs \
   ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-rosgraph-msgs
 
-.PHONY: demo bench street-check motion-check demo-checkpoint test test-ros test-colcon lint format parameters clean
+.PHONY: demo bench street-check motion-check demo-checkpoint pretrain-demo test test-ros test-colcon lint format parameters clean
 
 $(VENV)/ready: constraints/$(ROS_LINE).txt setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -51,6 +51,14 @@ street-check: $(VENV)/ready
 # Whether a memory of four sweeps sees which cars move, and costs nothing elsewhere.
 motion-check: $(VENV)/ready
 	$(BIN)/python -m offline_training.motion_check --out out/motion_check.json
+
+# Bags -> index -> targets -> four pretrained encoders -> node: of short drives through towns, or of
+# BAG=... POINTS=... IMAGE=... as for the demo.
+pretrain-demo: $(VENV)/ready
+	@$(BIN)/python -m offline_training.pretrain_demo --out out/pretrain_demo \
+	  $(if $(filter-out file,$(origin BAG)),--bag '$(BAG)' $(if $(POINTS),--points '$(POINTS)') \
+	  $(if $(IMAGE),--images $(IMAGE)) $(if $(EXTRINSICS),--extrinsics '$(EXTRINSICS)') \
+	  $(if $(ODOMETRY),--odometry '$(ODOMETRY)'))
 
 # Remakes the checkpoint that ships: first single sweeps, then windows of them.
 demo-checkpoint: $(VENV)/ready
