@@ -17,7 +17,9 @@ from cross4d_jepa_ros.sensing.cameras import CameraModel, nearest_depth
 from cross4d_jepa_ros.sensing.poses import transform_points
 
 BORDER_PX = 2
-# A point is seen if it is at most so far behind the nearest one around it.
+# A point is seen if it is at most so far behind the nearest one of its cell and of those beside and
+# above it. Judged by the synthetic cameras' own depth, 0.1 % of what is left is hidden in truth.
+# With the cells below as well it is 0.02 %, but 94 % of the road beyond 10 m would be lost.
 CELL_PX = 4
 HIDDEN_SHARE, HIDDEN_M = 0.02, 0.2
 # Depth range within a patch, as a share of the depth, at which the weight falls to 1/e.
@@ -68,9 +70,10 @@ def correspond(
 
     Returns:
         The points inside the image (less a border of 2 pixels) that no nearer one hides and that
-        were taken at most 50 ms before or after the image. Weights are exp(-(dt / 30 ms)^2) times
-        exp(-spread / 10 % of the depth), spread being the depth range of the patch's visible
-        points.
+        were taken at most 50 ms before or after the image. A point is hidden if it lies more than
+        2 % and 0.2 m behind another one of its cell of 4 pixels, or of those beside and above.
+        Weights are exp(-(dt / 30 ms)^2) times exp(-spread / 10 % of the depth), spread being the
+        depth range of the patch's visible points.
 
     """
     matrix = camera_from_base.astype(np.float32)

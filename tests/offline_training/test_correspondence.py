@@ -127,12 +127,12 @@ def test_late_images_weigh_less(offset_ms: int) -> None:
 
 
 def test_each_point_has_its_own_time() -> None:
-    xyz = at((30, 20, 5), (60, 20, 5), (90, 20, 5))
-    offsets = np.array([0, 40, 90]) * MS
+    xyz = at((30, 20, 5), (200, 20, 5), (60, 20, 5), (90, 20, 5))
+    offsets = np.array([0, 70, 40, 90]) * MS
 
     result = found(xyz, 70 * MS, time_offset_ns=offsets)
 
-    assert result.point.tolist() == [1, 2]
+    assert result.point.tolist() == [2, 3]
     np.testing.assert_allclose(result.weight, [np.exp(-1), np.exp(-4 / 9)], rtol=1e-6)
 
 

@@ -41,6 +41,20 @@ def test_the_distance_between_edges_tells_how_far_points_are_off(moved_px: float
     assert distance == pytest.approx(abs(moved_px), abs=1)
 
 
+@pytest.mark.parametrize('beside_px', [8, -8])
+def test_the_near_side_of_a_depth_edge_is_what_counts(beside_px: int) -> None:
+    image = np.full((HEIGHT, WIDTH, 3), 60, np.uint8)
+    image[:, 200:] = 200
+    v = np.arange(4, HEIGHT, 8, dtype=np.float32)
+    near, far = (np.stack((np.full_like(v, u), v), 1) for u in (200, 200 + beside_px))
+    depth = np.repeat(np.array([5, 20], np.float32), len(v))
+
+    distance = edge_distance_px(image, np.concatenate((near, far)), depth)
+
+    assert distance is not None
+    assert distance <= 1
+
+
 def test_the_shifted_image_tells_what_chance_gives() -> None:
     right = edge_distance_px(photo(), *points(0), shifted=True)
     wrong = edge_distance_px(photo(), *points(6), shifted=True)
