@@ -46,7 +46,7 @@ from cross4d_jepa_ros.sensing.extrinsics import BadExtrinsics
 from offline_training.logs.bag_index import BagChoice, index_bag
 from offline_training.logs.inspection import inspect
 from offline_training.logs.kitti_folder import index_kitti, is_kitti
-from offline_training.logs.report import log_report, low_coverage, report_table
+from offline_training.logs.report import doubts, log_report, low_coverage, report_table
 from offline_training.logs.rows import LogFindings
 from offline_training.logs.table import BadIndex, Index, IndexedSweep, log_name
 
@@ -192,6 +192,7 @@ def _indexed(
             picture = _pictures(out) / f'{unique}.png'
             progress.update(task, rate='drawing')
             inspect(findings.rows, report['cameras'], out.parent, picture)
+            report['sentences'] += doubts(report['cameras'])
             progress.remove_task(task)
             yield findings, report
 

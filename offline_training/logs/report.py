@@ -20,6 +20,8 @@ from offline_training.logs.table import Shot
 _MS = 1e6
 # Below this share of the points in front of a camera, or in its image, it looks elsewhere.
 _HARDLY_AHEAD, _HARDLY_INSIDE = 0.1, 0.05
+# Right calibrations of clear recordings come to a third of what chance gives, wrong ones to all.
+_HARDLY_BETTER = 0.8
 
 
 def log_report(findings: LogFindings) -> dict[str, Any]:
@@ -72,6 +74,25 @@ def sentences(findings: LogFindings) -> list[str]:
     return [sentence for sentence in (*said, *findings.problems) if sentence]
 
 
+def doubts(cameras: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the cameras whose edges are no nearer to those of the points than chance has it.
+
+    Args:
+        cameras: Reports with the distances of `inspect`.
+
+    """
+    said = []
+    for camera in cameras:
+        edges, chance = camera['edge_distance_px'], camera['edge_chance_px']
+        if edges is not None and chance is not None and edges > _HARDLY_BETTER * chance:
+            said.append(
+                f'{camera["topic"]}: edges of the points lie {edges:.1f} px from those of the '
+                f'image, by chance it would be {chance:.1f} px: look at the picture, is the '
+                'calibration right? (In fog or darkness there are no edges to tell by)'
+            )
+    return said
+
+
 def low_coverage(findings: LogFindings) -> str:
     """Name the likely cause where images that can be projected into show hardly any point.
 
@@ -111,8 +132,8 @@ def _why_hardly(camera: CameraFindings) -> str:
     if inside < _HARDLY_INSIDE:
         return (
             f'{ahead:.0%} of the points lie in front of it, but {inside:.1%} in the image: is it '
-            'turned the wrong way, or are the intrinsics those of another camera? Correct them '
-            'with --extrinsics'
+            'turned the wrong way (an optical frame looks along z), or are the intrinsics those '
+            'of another camera? Correct them with --extrinsics'
         )
     return (
         f'{inside:.0%} of the points fall into the image, but nearly all are hidden there or '

@@ -15,7 +15,7 @@ import yaml
 from cross4d_jepa_ros.bag_setup import UnfitBag
 from cross4d_jepa_ros.bags import BadBag, BagWriter
 from offline_training.logs.bag_index import BagChoice, index_bag
-from offline_training.logs.report import log_report, low_coverage, sentences
+from offline_training.logs.report import doubts, log_report, low_coverage, sentences
 from offline_training.logs.rows import LogFindings
 from tests.tiny_recording import (
     IMAGE,
@@ -393,3 +393,14 @@ def test_findings_of_nothing_are_reported() -> None:
     assert (report['sweeps'], report['usable'], report['coverage']) == (0, 0, None)
     assert report['sentences'][0] == 'no sweep of it is usable'
     assert 'it is gone' in report['sentences']
+
+
+@pytest.mark.parametrize(
+    ('edges', 'chance', 'doubted'), [(2.0, 6.5, False), (8.7, 7.4, True), (None, None, False)]
+)
+def test_edges_that_meet_by_chance_cast_doubt(
+    edges: float | None, chance: float | None, doubted: bool
+) -> None:
+    said = doubts([{'topic': IMAGE, 'edge_distance_px': edges, 'edge_chance_px': chance}])
+    assert bool(said) == doubted
+    assert not doubted or IMAGE in said[0]
