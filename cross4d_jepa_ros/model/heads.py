@@ -110,7 +110,8 @@ def principal_components(centred: Tensor, count: int) -> Tensor:
     components = vectors[:, -count:].flip(1)  # (C, count)
     # Eigenvectors are defined up to their sign.
     largest = components.gather(0, components.abs().argmax(0, keepdim=True))  # (1, count)
-    return components * largest.sign()  # (C, count)
+    signed: Tensor = components * largest.sign()  # (C, count)
+    return signed
 
 
 def frame_embedding(token: Tensor) -> Tensor:

@@ -88,7 +88,9 @@ class RotaryPosition(nn.Module):
 
         They are repeated for the queries and keys of all heads.
         """
-        phase = centre @ self.wave_number  # (M, head / 2)
+        # Half precision would lose the phase of far tokens, also where a training asks for it.
+        with torch.autocast(centre.device.type, enabled=False):
+            phase = centre @ self.wave_number  # (M, head / 2)
         cosine, sine = phase.cos(), phase.sin()  # (M, head / 2), (M, head / 2)
         head = torch.stack((cosine, cosine, -sine, sine), dim=1)  # (M, 4, head / 2)
         head = head.view(len(centre), 2, -1).transpose(0, 1)  # (2, M, head)

@@ -66,6 +66,8 @@ def teacher_r2(
     Returns:
         R², the mean over COMPONENTS, of each network on the points that the cameras see of the
         newest sweep; of a network with drawn weights (RANDOM) and of positions alone (POSITION).
+        A network's features of a point are its patch's token and its own embedding: objectives
+        without a term per point leave the point decoder as it was drawn.
 
     Raises:
         UnfitData: No point is visible, or targets are missing.
@@ -118,8 +120,10 @@ def _features(window: Window, networks: Mapping[str, Network]) -> tuple[Tensor, 
     seen = torch.ones(len(point), dtype=torch.bool)  # (V,)
     for name, network in networks.items():
         given = Pass(network.eval(), None, window)
-        row = answering_rows(given.inputs[-1].patches, len(newest.xyz))[point]  # (V,)
-        seen = row >= 0
-        features[name] = given.rows[-1][1][row.clamp_min(0)]  # (V, C)
+        patches = given.inputs[-1].patches
+        row = answering_rows(patches, len(newest.xyz))[point]  # (V,)
+        seen, row = row >= 0, row.clamp_min(0)  # (V,), (V,)
+        token, embedding = given.rows[-1]  # (M, D), (L, C)
+        features[name] = torch.cat((token[patches.patch_of_kept[row]], embedding[row]), dim=1)
     kept = {name: values[seen] for name, values in features.items()}
     return torch.cat(target)[seen], kept

@@ -22,7 +22,7 @@ from offline_training.logs.table import BadIndex, Index, IndexedSweep, Shot
 from offline_training.objectives.window import Sighting, Window, WindowSweep
 from offline_training.pretraining.settings import Pretraining
 from offline_training.teachers import sample_patches
-from offline_training.teachers.render import virtual_shots
+from offline_training.teachers.render import correspond_render, virtual_shots
 from offline_training.teachers.target_cache import BadTargets, CachedView, TargetCache
 
 # What random numbers are for; equal seeds would give the order and a window the same ones.
@@ -262,17 +262,10 @@ class Windows(torch.utils.data.Dataset[Window | UnfitData]):
         indexed = self._rows[row]
         read = self._log_reader().sweep(indexed)
         read = _near(read, self._model.range_m)
-        shots = []
-        for shot in self._shots_of(indexed) if self._targets is not None else ():
-            found = correspond(
-                read.xyz,
-                shot.camera,
-                shot.camera_from_base,
-                shot.offset_ns,
-                read.time_offset_ns,
-                patch_px=self._patch_px(shot),
-            )
-            shots.append((shot, found))
+        shots = [
+            (shot, self._seen_in(shot, read))
+            for shot in (self._shots_of(indexed) if self._targets is not None else ())
+        ]
         prepared = _Prepared(read, tuple(shots))
         self._kept[row] = prepared
         self._kept_bytes += prepared.size
@@ -280,12 +273,24 @@ class Windows(torch.utils.data.Dataset[Window | UnfitData]):
             self._kept_bytes -= self._kept.popitem(last=False)[1].size
         return prepared
 
+    def _seen_in(self, shot: Shot, read: ReadSweep) -> Correspondence:
+        """Find the points that a shot's image shows."""
+        if self._config.objectives.dense_correspondence.teacher_input == 'render':
+            return correspond_render(read.xyz, shot)
+        return correspond(
+            read.xyz,
+            shot.camera,
+            shot.camera_from_base,
+            shot.offset_ns,
+            read.time_offset_ns,
+            patch_px=self._patch_px(shot),
+        )
+
     def _patch_px(self, shot: Shot) -> float:
         """Side of a teacher's patch in pixels of the camera's own image."""
         assert self._targets is not None
         manifest = self._targets.manifest
-        rows = manifest.input_height or shot.camera.height
-        return manifest.stride * shot.camera.height / rows
+        return manifest.stride * shot.camera.height / manifest.input_height
 
     def _log_reader(self) -> LogReader:
         """Open the logs once in each process: file positions must not be shared."""
