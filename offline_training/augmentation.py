@@ -119,7 +119,7 @@ class ChangedSweep:
     Attributes:
         kept: (n,) rows of the sweep's points that are kept, ascending.
         xyz: (n, 3) float32 m, placed base frame.
-        intensity: (n,) float32; None where the window lost it, or never had it.
+        intensity: (n,) float32; None where the sweep has none.
         fixed_from_base: (4, 4) pose in the placed frames; None likewise.
 
     """
@@ -142,6 +142,8 @@ class Change:
         remembered: Positions in the window of the sweeps that stay; the newest always does.
         placement: (4, 4) map from the base frame to the placed one: mirror image, turn about z,
             tilt, scale, height. Lengths change by one factor and nothing is bent.
+        posed: Whether the window keeps its poses.
+        strong: Whether it keeps its intensity.
 
     """
 
@@ -149,9 +151,9 @@ class Change:
         stays = draw.random(sweeps - 1) >= config.sweep_forgetting
         self.remembered: list[int] = [*np.flatnonzero(stays).tolist(), sweeps - 1]
         self.placement = _placement(config, draw)
-        self._posed = draw.random() >= config.pose_blinding
+        self.posed = draw.random() >= config.pose_blinding
         self._gain = np.float32(draw.uniform(*config.intensity_gain))
-        self._strong = draw.random() >= config.intensity_blinding
+        self.strong = draw.random() >= config.intensity_blinding
         self._config = config
 
     def __call__(
@@ -161,19 +163,16 @@ class Change:
         fixed_from_base: NDArray[np.float64] | None,
         draw: np.random.Generator,
     ) -> ChangedSweep:
-        """Change one sweep of (N, 3) points, m, base frame."""
+        """Change one sweep of (N, 3) points, m, base frame; blinding is left to the caller."""
         share = draw.uniform(*self._config.points_kept)
         kept = np.flatnonzero(draw.random(len(xyz)) < share)
         placed = xyz[kept] @ self.placement[:3, :3].T.astype(np.float32)
         placed += self.placement[:3, 3].astype(np.float32)
         placed += np.float32(self._config.jitter_m) * draw.standard_normal(placed.shape, np.float32)
         if intensity is not None:
-            gained = np.minimum(self._gain * intensity[kept], np.float32(1))
-            intensity = gained if self._strong else None
-        pose = fixed_from_base if self._posed else None
-        return ChangedSweep(
-            kept, placed, intensity, None if pose is None else _moved(pose, self.placement)
-        )
+            intensity = np.minimum(self._gain * intensity[kept], np.float32(1))
+        pose = None if fixed_from_base is None else _moved(fixed_from_base, self.placement)
+        return ChangedSweep(kept, placed, intensity, pose)
 
 
 def augmented(
@@ -199,11 +198,11 @@ def augmented(
             replace(
                 sweep,
                 xyz=found.xyz,
-                intensity=found.intensity,
+                intensity=found.intensity if change.strong else None,
                 rgb=recoloured(sweep.rgb[found.kept]),
                 label=sweep.label[found.kept],
                 moving=sweep.moving[found.kept],
-                fixed_from_base=found.fixed_from_base,
+                fixed_from_base=found.fixed_from_base if change.posed else None,
             )
         )
     return changed

@@ -21,7 +21,7 @@ class DenseObjective(nn.Module):
     def forward(self, given: Pass) -> Term | None:
         """Compare all points that the network sees and a camera saw; None where there are none."""
         embeddings, targets, weights = [], [], []
-        for number, sweep in enumerate(given.window.sweeps):
+        for number, sweep in enumerate(given.sweeps):
             if not sweep.sightings:
                 continue
             row = answering_rows(given.inputs[number].patches, len(sweep.xyz))  # (N,)

@@ -118,7 +118,7 @@ class ViewObjective(nn.Module):
         u = (torch.arange(columns, device=context.device) + 0.5) / columns  # (w,)
         place = torch.cartesian_prod(v, u).flip(1)  # (h w, 2)
         prediction = self._predicted(sighting, context, nn.functional.pad(place, (0, 2)))  # (1, D)
-        newest = given.target_rows[len(given.inputs) - 1][0]  # (M, D)
+        newest = given.target_rows[len(given.target_inputs) - 1][0]  # (M, D)
         return prediction, normalised(newest[seen].mean(0, keepdim=True))
 
     def _predicted(self, sighting: Sighting, context: Tensor, place: Tensor) -> Tensor:

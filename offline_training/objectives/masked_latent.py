@@ -41,12 +41,16 @@ class MaskedObjective(nn.Module):
     def forward(self, given: Pass) -> Term | None:
         """Hide, encode and compare; None where the sweep has too few patches for it."""
         wanted, draw = self._settings, given.generator()
-        newest = given.inputs[-1]
+        newest = given.target_inputs[-1]
         blocks = draw_blocks(newest.patches, self._model, wanted.blocks, wanted.ratio, draw)
         if blocks is None:
             return None
-        parts = visible_window(given.inputs, blocks)
-        online = given.network.encode_window([part.sweep for part in parts])[-1][0]  # (m, D)
+        # Poses place the blocks, also where the network is not told them.
+        parts = visible_window(given.remembered, blocks, wanted.points_kept, draw)
+        seen = [given.blinded(part.sweep) for part in parts]
+        online = given.network.encode_window(seen)[-1][0]  # (m, D)
+        if not len(online):
+            return None
         if self.predictor is None:
             prediction = online  # (m, D)
             target = self._targets(given, parts[-1].token, blocks.hidden)  # (m, D)
@@ -63,9 +67,9 @@ class MaskedObjective(nn.Module):
 
     def _targets(self, given: Pass, asked: Tensor, hidden: Tensor) -> Tensor:
         """Latents of the newest sweep's tokens that are asked for, (Q, D)."""
-        newest = len(given.inputs) - 1
+        newest = len(given.target_inputs) - 1
         if self._settings.target_tokens == 'all':
             return normalised(given.target_rows[newest][0][asked])  # (Q, D)
-        alone = part_of(given.inputs[newest], hidden)
+        alone = part_of(given.target_inputs[newest], hidden)
         token = given.encode_targets([alone.sweep])[0][0]  # (h, D)
         return normalised(token[torch.searchsorted(alone.token, asked)])  # (Q, D)

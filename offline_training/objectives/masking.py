@@ -121,7 +121,12 @@ def _reach_m(patches: Patches, block: Tensor, seed: Tensor, model: ModelConfig) 
     return reach
 
 
-def visible_window(sweeps: Sequence[SweepInput], blocks: Blocks) -> list[Part]:
+def visible_window(
+    sweeps: Sequence[SweepInput],
+    blocks: Blocks,
+    points_kept: tuple[float, float],
+    generator: torch.Generator,
+) -> list[Part]:
     """Leave only what stays visible of a window.
 
     A block hides a tube: in the earlier sweeps too all that lies within its reach, in the world,
@@ -130,6 +135,8 @@ def visible_window(sweeps: Sequence[SweepInput], blocks: Blocks) -> list[Part]:
     Args:
         sweeps: Oldest first.
         blocks: Of the newest.
+        points_kept: Bounds of the share of a sweep's visible points that stay.
+        generator: On the CPU.
 
     """
     *earlier, newest = sweeps
@@ -137,8 +144,19 @@ def visible_window(sweeps: Sequence[SweepInput], blocks: Blocks) -> list[Part]:
     for sweep in earlier:
         motion = _motion(newest, sweep)
         seen = ~blocks.cover(_moved(sweep.patches.anchor, motion))  # (M',)
-        parts.append(part_of(sweep, seen, ~blocks.cover(_moved(sweep.patches.xyz, motion))))
-    return [*parts, part_of(newest, ~blocks.hidden)]
+        clear = ~blocks.cover(_moved(sweep.patches.xyz, motion))  # (L',)
+        parts.append(part_of(sweep, seen, clear & _thinned(sweep, points_kept, generator)))
+    return [*parts, part_of(newest, ~blocks.hidden, _thinned(newest, points_kept, generator))]
+
+
+def _thinned(
+    sweep: SweepInput, points_kept: tuple[float, float], generator: torch.Generator
+) -> Tensor:
+    """Draw which of the L points that are looked at stay, (L,) bool."""
+    low, high = points_kept
+    share = low + (high - low) * float(torch.rand((), generator=generator))
+    drawn = torch.rand(len(sweep.patches.xyz), generator=generator)  # (L,)
+    return (drawn < share).to(sweep.patches.xyz.device)  # (L,)
 
 
 def part_of(sweep: SweepInput, patch: Tensor, point: Tensor | None = None) -> Part:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -42,10 +42,17 @@ def term(loss: Tensor, prediction: Tensor, target: Tensor) -> Term:
 class Pass:
     """One sample and what the networks make of it; nothing is computed that nobody asks for.
 
+    The target encoder sees the whole sample; the network that learns is kept from what the window
+    says.
+
     Args:
         network: The one that learns.
         target_network: Its moving average; None where no objective needs one.
         window: The sample.
+
+    Attributes:
+        window: The sample.
+        sweeps: Of the window, those that the network that learns sees, oldest first.
 
     """
 
@@ -53,11 +60,31 @@ class Pass:
         self.network = network
         self.window = window
         self._target_network = target_network
+        self._seen = [n for n in range(len(window.sweeps)) if n not in window.forgotten]
+        self.sweeps = [window.sweeps[number] for number in self._seen]
+
+    @cached_property
+    def target_inputs(self) -> list[SweepInput]:
+        """All sweeps of the window with all that is known of them, oldest first."""
+        return [self._input(sweep) for sweep in self.window.sweeps]
+
+    @cached_property
+    def remembered(self) -> list[SweepInput]:
+        """All that is known of the sweeps that the network that learns sees."""
+        return [self.target_inputs[number] for number in self._seen]
 
     @cached_property
     def inputs(self) -> list[SweepInput]:
-        """The whole window, oldest first."""
-        return [self._input(sweep) for sweep in self.window.sweeps]
+        """What the network that learns is given: `sweeps`, blinded."""
+        return [self.blinded(sweep) for sweep in self.remembered]
+
+    def blinded(self, sweep: SweepInput) -> SweepInput:
+        """Take from a sweep what the network that learns is kept from."""
+        return replace(
+            sweep,
+            intensity=None if self.window.without_intensity else sweep.intensity,
+            fixed_from_base=None if self.window.without_poses else sweep.fixed_from_base,
+        )
 
     @cached_property
     def future(self) -> SweepInput | None:
@@ -85,7 +112,7 @@ class Pass:
         The future sweep, where there is one, comes last.
         """
         future = [] if self.future is None else [self.future]
-        return self.encode_targets([*self.inputs, *future])
+        return self.encode_targets([*self.target_inputs, *future])
 
     @torch.no_grad()
     def encode_targets(self, sweeps: list[SweepInput]) -> list[tuple[Tensor, Tensor]]:

@@ -120,6 +120,8 @@ class MaskedLatent:
             hidden patches, as described).
         loss: `cosine` or `l2`.
         variance_weight: Of a hinge on the deviation of the tokens; 0 adds none.
+        points_kept: Bounds of the share of a sweep's visible points that the network sees; the
+            target encoder sees all.
 
     """
 
@@ -131,6 +133,7 @@ class MaskedLatent:
     target_tokens: str
     loss: str
     variance_weight: float
+    points_kept: tuple[float, float]
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
@@ -157,6 +160,10 @@ class MaskedLatent:
                 'variance_weight': (0, 1000),
             },
         )
+        low, high = self.points_kept
+        if not 0 < low <= high <= 1:
+            msg = f'points_kept is {self.points_kept}: give two shares, the lower one first'
+            raise BadConfig(msg)
         if self.mode == 'visible' and self.target_tokens == 'hidden':
             msg = (
                 'target_tokens is hidden, but mode visible asks for the latents of the visible '

@@ -64,13 +64,21 @@ class WindowSweep:
 class Window:
     """A sample.
 
+    What is kept from the network that learns is not from the target encoder.
+
     Attributes:
         sweeps: Oldest first, the newest last; at most as many as the network looks at.
         future: The sweep that is to be foreseen; None where nothing is, or where the log ends.
         seed: Of all that the objectives draw for this sample.
+        forgotten: Numbers of the sweeps that the network does not see; never the newest.
+        without_intensity: Whether it is told no intensities.
+        without_poses: Whether it is told no poses.
 
     """
 
     sweeps: tuple[WindowSweep, ...]
     future: WindowSweep | None
     seed: int
+    forgotten: frozenset[int] = frozenset()
+    without_intensity: bool = False
+    without_poses: bool = False

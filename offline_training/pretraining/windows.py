@@ -169,7 +169,7 @@ class Windows(torch.utils.data.Dataset[Window | UnfitData]):
         newest = self._newest[position]
         rows = self._window_rows(newest)
         change = Change(self._config.augmentation, len(rows), draw)
-        sweeps = tuple(self._changed(rows[number], change, draw) for number in change.remembered)
+        sweeps = tuple(self._changed(row, change, draw) for row in rows)
         ahead = newest + self._config.objectives.dense_correspondence.horizon * (
             self._model.sweep_stride
         )
@@ -177,7 +177,14 @@ class Windows(torch.utils.data.Dataset[Window | UnfitData]):
         if ahead > newest and self._joined(newest, ahead):
             future = self._changed(ahead, change, draw, views=False)
         seed = np.random.default_rng((*seeds, OBJECTIVES)).integers(1 << 62)
-        return Window(sweeps=sweeps, future=future, seed=int(seed))
+        return Window(
+            sweeps=sweeps,
+            future=future,
+            seed=int(seed),
+            forgotten=frozenset(range(len(rows))) - set(change.remembered),
+            without_intensity=not change.strong,
+            without_poses=not change.posed,
+        )
 
     def _changed(
         self, row: int, change: Change, draw: np.random.Generator, *, views: bool = True

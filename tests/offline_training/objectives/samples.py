@@ -63,6 +63,7 @@ OFF: dict[str, Any] = {
         'target_tokens': 'all',
         'loss': 'cosine',
         'variance_weight': 0,
+        'points_kept': (1.0, 1.0),
     },
     'predictor': {'width': 8, 'depth': 2, 'heads': 2},
     'ema': {'start': 0.9, 'end': 1.0},

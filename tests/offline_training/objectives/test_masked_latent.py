@@ -18,7 +18,8 @@ from offline_training.objectives.passes import Pass, Term
 from offline_training.objectives.predictor import MOST_QUERIES, initialise, some
 from tests.offline_training.objectives.samples import model_of, network_of, window_of
 
-VISIBLE = settings.MaskedLatent(1, 'visible', 'context_aware', 4, 0.5, 'all', 'cosine', 0)
+ALL = (1.0, 1.0)
+VISIBLE = settings.MaskedLatent(1, 'visible', 'context_aware', 4, 0.5, 'all', 'cosine', 0, ALL)
 PREDICT = replace(VISIBLE, mode='predict')
 
 
@@ -41,7 +42,7 @@ def hidden_by_hand(given: Pass) -> tuple[torch.Tensor, list[Part]]:
     newest = given.inputs[-1].patches
     blocks = draw_blocks(newest, given.network.config, 4, 0.5, given.generator())
     assert blocks is not None
-    return blocks.hidden, visible_window(given.inputs, blocks)
+    return blocks.hidden, visible_window(given.inputs, blocks, ALL, torch.Generator())
 
 
 @pytest.mark.parametrize('tokenizer', ['voxel', 'fps_knn'])
@@ -101,6 +102,7 @@ def test_at_most_so_many_are_asked_for() -> None:
     blocks = draw_blocks(newest.patches, given.network.config, 4, 0.5, draw)
     assert blocks is not None
     hidden = blocks.hidden
+    visible_window(given.inputs, blocks, ALL, draw)
     chosen = some(int(hidden.sum()), MOST_QUERIES, draw, hidden.device)
     full = given.encode_targets(given.inputs)[-1][0][hidden][chosen]
     torch.testing.assert_close(term.target, F.layer_norm(full, (12,)))

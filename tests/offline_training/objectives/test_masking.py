@@ -24,6 +24,7 @@ from tests.offline_training.objectives.samples import (
 TOKENIZERS = ('voxel', 'fps_knn')
 # Fewer tokens than voxels, fewer points than there are: patches reach beyond their voxels.
 CAPPED = {'max_tokens': 60, 'max_points': 300}
+ALL = (1.0, 1.0)
 
 
 def drive(tokenizer: str, sweeps: int, **changed: object) -> tuple[Network, list[SweepInput]]:
@@ -116,7 +117,7 @@ def test_nothing_of_a_hidden_column_is_left_in_any_sweep(seed: int) -> None:
     network, inputs = drive('voxel', 4)
     newest = inputs[-1]
     blocks = blocks_of(newest, network.config, seed=seed)
-    parts = visible_window(inputs, blocks)
+    parts = visible_window(inputs, blocks, ALL, torch.Generator())
     columns = {tuple(cell) for cell in newest.patches.cell[blocks.hidden, :2].tolist()}
     seen = {tuple(cell) for cell in newest.patches.cell[~blocks.hidden, :2].tolist()}
     hit = 0
@@ -144,7 +145,9 @@ def test_no_point_is_left_within_reach_of_a_block(tokenizer: str, caps: dict[str
     newest = inputs[-1]
     blocks = blocks_of(newest, network.config, 3, 0.4)
     axes = blocks.seed.shape[1]
-    for sweep, part in zip(inputs[:-1], visible_window(inputs, blocks)[:-1], strict=True):
+    for sweep, part in zip(
+        inputs[:-1], visible_window(inputs, blocks, ALL, torch.Generator())[:-1], strict=True
+    ):
         place = in_newest(sweep, newest, part.sweep.patches.xyz)[:, :axes]
         anchor = in_newest(sweep, newest, part.sweep.patches.anchor)[:, :axes]
         assert len(place)
@@ -169,7 +172,7 @@ def test_a_point_that_is_hidden_now_was_hidden_before(tokenizer: str, caps: dict
     assert bool(inputs[-1].patches.capped_points) == bool(caps)
     for seed in range(5):
         blocks = blocks_of(inputs[-1], network.config, 2, 0.2, seed)
-        *before, newest = visible_window(inputs, blocks)
+        *before, newest = visible_window(inputs, blocks, ALL, torch.Generator())
         owner = inputs[-1].patches.patch_of_kept
         visible = set(newest.sweep.patches.point.tolist())
         hidden = set(inputs[-1].patches.kept_point[blocks.hidden[owner]].tolist())
@@ -214,7 +217,7 @@ def test_no_hidden_point_reaches_the_context(
     network = network_of(model_of(tokenizer, 3, **capped(tokenizer, caps))).eval()
     inputs = Pass(network, None, window_of(3, posed=posed)).inputs
     blocks = blocks_of(inputs[-1], network.config, 3, 0.4)
-    parts = visible_window(inputs, blocks)
+    parts = visible_window(inputs, blocks, ALL, torch.Generator())
     spoilt = []
     for sweep, part in zip(inputs, parts, strict=True):
         # In the middle of a block, wherever the earlier sweep was taken from.
@@ -228,7 +231,7 @@ def test_no_hidden_point_reaches_the_context(
         spoilt.append(garbled(sweep, left, seed, lost_points(sweep, left)))
     with torch.inference_mode():
         rows = network.encode_window([part.sweep for part in parts])
-        others = visible_window(spoilt, blocks)
+        others = visible_window(spoilt, blocks, ALL, torch.Generator())
         for row, other in zip(
             rows, network.encode_window([part.sweep for part in others]), strict=True
         ):
@@ -246,7 +249,7 @@ def test_a_perturbed_recording_gives_the_same_context() -> None:
     window = window_of(3)
     given = Pass(network, None, window)
     blocks = blocks_of(given.inputs[-1], network.config)
-    parts = visible_window(given.inputs, blocks)
+    parts = visible_window(given.inputs, blocks, ALL, torch.Generator())
     draw = torch.Generator().manual_seed(9)
     sweeps = []
     for sweep, seen in zip(window.sweeps, given.inputs, strict=True):
@@ -268,7 +271,7 @@ def test_a_perturbed_recording_gives_the_same_context() -> None:
     assert torch.equal(blocks.block, again.block)
     with torch.inference_mode():
         first = network.encode_window([part.sweep for part in parts])
-        parts = visible_window(other.inputs, again)
+        parts = visible_window(other.inputs, again, ALL, torch.Generator())
         second = network.encode_window([part.sweep for part in parts])
         for one, two in zip(first, second, strict=True):
             assert torch.equal(one[0], two[0])
@@ -328,5 +331,23 @@ def test_points_far_from_home_are_hidden_as_well() -> None:
         pose[:3, 3] += np.array([5e5, -5e5, 0])
         far.append(replace(sweep, fixed_from_base=pose))
     blocks = blocks_of(near[-1], network.config)
-    for one, other in zip(visible_window(near, blocks), visible_window(far, blocks), strict=True):
+    for one, other in zip(
+        visible_window(near, blocks, ALL, torch.Generator()),
+        visible_window(far, blocks, ALL, torch.Generator()),
+        strict=True,
+    ):
         assert torch.equal(one.token, other.token)
+
+
+@pytest.mark.parametrize('tokenizer', TOKENIZERS)
+def test_some_points_of_what_stays_visible_can_be_left_out(tokenizer: str) -> None:
+    network, inputs = drive(tokenizer, 1)
+    blocks = blocks_of(inputs[0], network.config)
+    (whole,) = visible_window(inputs, blocks, ALL, torch.Generator())
+    draw = torch.Generator().manual_seed(1)
+    (thin,) = visible_window(inputs, blocks, (0.3, 0.5), draw)
+    share = len(thin.sweep.patches.xyz) / len(whole.sweep.patches.xyz)
+    assert 0.2 < share < 0.6
+    assert set(thin.token.tolist()) <= set(whole.token.tolist())
+    assert thin.sweep.intensity is not None
+    assert len(thin.sweep.intensity) == len(thin.sweep.patches.xyz)
