@@ -262,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             given = Recordings(_towns(sizes, out / 'bags', console), STREET_TOPICS)
         report = chain(given, sizes, out, console)
     except (ChainBroke, ValueError, OSError) as error:
-        console.print(str(error), style='red', markup=False)
+        console.print(str(error), style='red', markup=False, soft_wrap=True)
         return 2
     write_atomically(out / 'report.json', json.dumps(report, indent=2) + '\n')
     draw_curves(report, out)
