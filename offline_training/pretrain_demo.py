@@ -35,9 +35,12 @@ from cross4d_jepa_ros.shared_files import shared_file
 from offline_training import cache_targets, index_bags, pretrain
 from offline_training.logs.table import Index
 from offline_training.pretraining.run_folder import RunFolder
-from offline_training.pretraining.settings import load_pretraining
+from offline_training.pretraining.settings import load_pretraining, pretrained_model
 from offline_training.pretraining.teacher_r2 import POSITION, RANDOM, teacher_r2
+from offline_training.pretraining.windows import Windows
 from offline_training.street_recordings import record_towns
+from offline_training.teacher_cost import VIT_SMALL, epoch_ratio, some_images, teacher_s, vit_small
+from offline_training.teachers.target_cache import TargetCache
 
 PRESETS = ('3d_jepa', 'crossjepa', 'cross4d_jepa', 'combined')
 FIGURES = (
@@ -74,6 +77,7 @@ class Sizes:
         input_height: Rows of the images that it sees.
         changes: Of every preset.
         replayed: Presets whose results go into the node.
+        timed: Teachers that are timed, to tell what an epoch without cached targets would take.
 
     """
 
@@ -88,6 +92,7 @@ class Sizes:
         'augmentation.points_kept=[0.3, 0.6]',
     )
     replayed: tuple[str, ...] = PRESETS
+    timed: tuple[str, ...] = ('lite0', VIT_SMALL)
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,7 @@ def chain(given: Recordings, sizes: Sizes, out: Path, console: Console) -> dict[
             'r2_position': found[POSITION],
             'r2_random': found[RANDOM],
         }
+    report['epoch_ratio'] = _epoch_ratios(report, sizes, learnt, targets, out)
     for name in sizes.replayed:
         report['node'][name] = _replayed(given, runs[name] / 'model.safetensors', out, console)
     report['minutes'] = (time.perf_counter() - started) / 60
@@ -182,6 +188,25 @@ def _parted(index: Index, out: Path) -> tuple[Path, Path]:
     for path, rows in zip(paths, parts, strict=True):
         Index(rows, index.folder).save(path)
     return paths
+
+
+def _epoch_ratios(
+    report: Mapping[str, Any], sizes: Sizes, learnt: Path, targets: Path, out: Path
+) -> dict[str, float]:
+    """Tell how many times longer an epoch of dense correspondence takes without cached targets."""
+    preset = shared_file('config/pretraining/cross4d_jepa.yaml')
+    config, _ = load_pretraining(preset, sizes.changes)
+    index = Index.load(learnt)
+    views = (
+        config.batch * Windows(index, TargetCache(targets), config, pretrained_model(config)).views
+    )
+    step_s = report['presets']['cross4d_jepa']['seconds_per_step']
+    images = some_images(index)
+    ratios = {}
+    for name in sizes.timed:
+        teacher = vit_small(out / VIT_SMALL) if name == VIT_SMALL else name
+        ratios[name] = epoch_ratio(step_s, views, teacher_s(teacher, sizes.input_height, images))
+    return ratios
 
 
 def _replayed(given: Recordings, model: Path, out: Path, console: Console) -> dict[str, Any]:
@@ -226,6 +251,8 @@ def _print(report: Mapping[str, Any], console: Console) -> None:
     for name, told in report['presets'].items():
         table.add_row(name, *(f'{told[figure]:.3g}' for figure in FIGURES))
     console.print(table)
+    for name, ratio in report['epoch_ratio'].items():
+        console.print(f'an epoch with {name} in every step would take {ratio:.1f} times as long')
     for name, told in report['node'].items():
         wrong = sum(told['answers'].values())
         console.print(

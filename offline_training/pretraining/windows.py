@@ -131,6 +131,12 @@ class Windows(torch.utils.data.Dataset[Window | UnfitData]):
             return False
         return self._segment[first] == self._segment[second]
 
+    @property
+    def views(self) -> float:
+        """Images that a window has, on average."""
+        shots = [len(self._shots_of(row)) for row in self._rows]
+        return sum(shots[row] for new in self._newest for row in self._window_rows(new)) / len(self)
+
     def order(self, epoch: int) -> NDArray[np.int64]:
         """Draw the order of the windows in one epoch: one permutation from seed and epoch."""
         draw = np.random.default_rng((self._config.seed, epoch, ORDER))

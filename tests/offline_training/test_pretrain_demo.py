@@ -28,6 +28,7 @@ TINY = Sizes(
         'objectives.dense_correspondence.points_per_view=128',
     ),
     replayed=('combined',),
+    timed=('lite0-random',),
 )
 
 
@@ -46,6 +47,7 @@ def test_bags_become_encoders_that_the_node_runs(
         assert 0 <= told['data_wait_share'] <= 1
     # One drive is kept back: eight windows are learnt from.
     assert report['presets']['3d_jepa']['steps'] == 2
+    assert report['epoch_ratio']['lite0-random'] > 1
     node = report['node']['combined']
     assert node['sweeps_out'] > 0
     assert set(node['answers'].values()) == {0}
