@@ -81,15 +81,16 @@ class Sizes:
 
     """
 
-    towns: tuple[int, ...] = (20, 21, 22, 23, 24)
-    seconds: float = 4.0
+    towns: tuple[int, ...] = (20, 21, 22, 23, 24, 25, 26)
+    seconds: float = 3.0
     teacher: str = 'lite0'
     input_height: int = 384
     changes: tuple[str, ...] = (
-        'epochs=2',
-        'batch=2',
-        'learning_rate=0.002',
-        'augmentation.points_kept=[0.3, 0.6]',
+        'sweeps=2',
+        'epochs=3',
+        'batch=1',
+        'learning_rate=0.003',
+        'augmentation.points_kept=[0.2, 0.5]',
     )
     replayed: tuple[str, ...] = PRESETS
     timed: tuple[str, ...] = ('lite0', VIT_SMALL)

@@ -62,6 +62,9 @@ class Pretraining:
             if getattr(self, name) < 1:
                 msg = f'{name} is {getattr(self, name)}: give 1 or more'
                 raise BadConfig(msg)
+        if self.seed < 0:
+            msg = f'seed is {self.seed}: give 0 or more'
+            raise BadConfig(msg)
         for name in ('learning_rate', 'weight_decay', 'warm_up'):
             if not 0 <= getattr(self, name) <= 1:
                 msg = f'{name} is {getattr(self, name)}: give 0 to 1'

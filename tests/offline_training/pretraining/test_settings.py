@@ -69,6 +69,7 @@ def test_changes_take_the_place_of_settings() -> None:
         ('objective.ema.start=1', "no group 'objective'"),
         ('epochs=0', 'epochs is 0: give 1 or more'),
         ('epochs=many', "epochs is 'many', expected int"),
+        ('seed=-1', 'seed is -1: give 0 or more'),
         ('learning_rate=2', 'learning_rate is 2'),
         ('precision=fp8', 'fp32'),
         ('objectives.masked_latent.weight=0', 'raise one'),
