@@ -16,7 +16,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         content: Text (UTF-8) or bytes.
 
     Raises:
-        OSError: The disk refuses; the old file stays.
+        OSError: The disk refuses; names the file. The old one stays.
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,6 +28,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
             os.fsync(stream.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            # Writing to an open file names none, and the temporary one tells nobody anything.
+            error.filename, error.filename2 = str(path), None
         raise

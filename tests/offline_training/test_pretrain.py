@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -157,6 +158,34 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_what_was_saved(
     assert resumed.exists()
     assert pretrain.main([*words('cross4d_jepa', data, tmp_path, 'epochs=1'), '--resume']) == 0
     assert all(np.isfinite(losses(tmp_path)))
+
+
+def test_a_full_disk_ends_the_run_and_leaves_a_state_to_go_on_from(
+    data: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    saved = 0
+    original = os.fsync
+
+    def full(handle: int) -> None:
+        nonlocal saved
+        if '.state.safetensors' in os.readlink(f'/proc/self/fd/{handle}'):
+            saved += 1
+            if saved == 2:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+        original(handle)
+
+    monkeypatch.setattr(os, 'fsync', full)
+    assert pretrain.main(words('3d_jepa', data, tmp_path / 'run', 'epochs=1')) == 2
+    said = capfd.readouterr().err
+    assert 'No space left' in said and 'run/state.safetensors' in said
+    monkeypatch.undo()
+    resumed = [*words('3d_jepa', data, tmp_path / 'run', 'epochs=1'), '--resume']
+    assert pretrain.main(resumed) == 0
+    assert 'goes on after step 3' in capfd.readouterr().out
+    assert len(losses(tmp_path / 'run')) == 8
 
 
 @pytest.mark.parametrize(
