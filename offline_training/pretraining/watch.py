@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from offline_training.objectives.passes import Term
 
-# Rows of each term that are looked at together, over as many samples as it takes.
-ROWS = 1024
+# Rows of each term that are looked at together, and at most so many of one sample.
+ROWS, SAMPLE_ROWS = 1024, 128
 # Steps between two looks.
 EVERY = 10
 # Steps in a row for which a term must look dead before the run is stopped.
@@ -72,10 +72,11 @@ class CollapseWatch:
     def add(self, terms: Mapping[str, Term]) -> None:
         """Take in one sample's terms; the oldest rows go."""
         for name, term in terms.items():
-            new = [rows.detach().float().cpu() for rows in (term.target, term.prediction)]
+            every = -(-len(term.target) // SAMPLE_ROWS)
+            new = [rows[::every].float().cpu() for rows in (term.target, term.prediction)]
             known = self._terms.get(name)
             if known is None:
-                self._terms[name] = _Watched(*new)
+                self._terms[name] = _Watched(*new)  # (n, d) each
                 continue
             known.target = torch.cat((known.target, new[0]))[-ROWS:]
             known.prediction = torch.cat((known.prediction, new[1]))[-ROWS:]

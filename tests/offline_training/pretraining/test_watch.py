@@ -85,7 +85,8 @@ def test_it_goes_on_from_what_was_saved(monkeypatch: pytest.MonkeyPatch) -> None
     first, second = CollapseWatch(), CollapseWatch()
     first.add({'masked_latent': term(rows(0))})
     first.look(0)
-    first.add({'masked_latent': term(torch.ones(1024, 8))})
+    for _ in range(8):
+        first.add({'masked_latent': term(torch.ones(1024, 8))})
     first.look(10)
     second.restore({name: value.clone() for name, value in first.tensors().items()})
     for watched in (first, second):
