@@ -112,6 +112,21 @@ class Augmentation:
         _refuse_nonsense(self)
 
 
+AS_RECORDED = Augmentation(
+    points_kept=(1.0, 1.0),
+    scale=(1.0, 1.0),
+    turn_deg=0.0,
+    mirroring=0.0,
+    tilt_deg=0.0,
+    height_m=0.0,
+    jitter_m=0.0,
+    intensity_gain=(1.0, 1.0),
+    intensity_blinding=0.0,
+    sweep_forgetting=0.0,
+    pose_blinding=0.0,
+)
+
+
 @dataclass(frozen=True)
 class ChangedSweep:
     """What a change makes of one sweep.

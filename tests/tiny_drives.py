@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from cross4d_jepa_ros.model.config import ModelConfig
-from offline_training.augmentation import Augmentation, Recolouring
+from offline_training.augmentation import AS_RECORDED, Recolouring
 from offline_training.labelled_sweeps import LabelledSweep, write_sweeps
 from offline_training.street.classes import CAR, ROAD
 from offline_training.training_settings import Towns, Training
@@ -53,18 +54,14 @@ def settings(**changes: object) -> Training:
         'weight_decay': 0.0,
         'warm_up': 0.1,
         'motion_weight': 1.0,
-        'augmentation': Augmentation(
+        'augmentation': replace(
+            AS_RECORDED,
             points_kept=(0.9, 1.0),
             scale=(0.95, 1.05),
             turn_deg=180.0,
             mirroring=0.5,
             tilt_deg=0.5,
-            height_m=0.0,
-            jitter_m=0.0,
-            intensity_gain=(1.0, 1.0),
             intensity_blinding=1.0,
-            sweep_forgetting=0.0,
-            pose_blinding=0.0,
             colour=Recolouring((1.0, 1.0), 0.0, 0.0, blinding=1.0),
         ),
     }

@@ -13,7 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from cross4d_jepa_ros.model.network import Network
-from offline_training.augmentation import Augmentation
+from offline_training.augmentation import AS_RECORDED
 from offline_training.feature_regression import RidgeSums, r2, whitened_components
 from offline_training.logs.table import Index
 from offline_training.objectives.dense_correspondence import answering_rows
@@ -30,19 +30,6 @@ COMPONENTS = 16
 WINDOWS = 24
 STRENGTH = 1.0
 POSITION, RANDOM = 'position', 'random'
-AS_RECORDED = Augmentation(
-    points_kept=(1.0, 1.0),
-    scale=(1.0, 1.0),
-    turn_deg=0.0,
-    mirroring=0.0,
-    tilt_deg=0.0,
-    height_m=0.0,
-    jitter_m=0.0,
-    intensity_gain=(1.0, 1.0),
-    intensity_blinding=0.0,
-    sweep_forgetting=0.0,
-    pose_blinding=0.0,
-)
 
 
 def teacher_r2(

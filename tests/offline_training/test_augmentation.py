@@ -9,26 +9,13 @@ import numpy as np
 import pytest
 
 from cross4d_jepa_ros.sensing.poses import invert, matrix_from_quaternion, rigid
-from offline_training.augmentation import Augmentation, Recolouring, augmented
+from offline_training.augmentation import AS_RECORDED, Recolouring, augmented
 from offline_training.labelled_sweeps import LabelledSweep
 
 # As far out as UTM coordinates.
 START_M = np.array([300_000.0, -5_000_000.0, 40.0])
 PLAIN = Recolouring(gain=(1.0, 1.0), shift=0.0, channel_shuffling=0.0, blinding=0.0)
-NOTHING = Augmentation(
-    points_kept=(1.0, 1.0),
-    scale=(1.0, 1.0),
-    turn_deg=180.0,
-    mirroring=0.5,
-    tilt_deg=0.0,
-    height_m=0.0,
-    jitter_m=0.0,
-    intensity_gain=(1.0, 1.0),
-    intensity_blinding=0.0,
-    sweep_forgetting=0.0,
-    pose_blinding=0.0,
-    colour=PLAIN,
-)
+NOTHING = replace(AS_RECORDED, turn_deg=180.0, mirroring=0.5, colour=PLAIN)
 
 
 def tagged(points: int = 4000) -> LabelledSweep:
