@@ -43,9 +43,9 @@ from offline_training.optimisation import deterministic
 from offline_training.pretraining.processes import Processes, joined
 from offline_training.pretraining.run import Run, columns_of
 from offline_training.pretraining.run_folder import Log, RunFolder
+from offline_training.pretraining.samples import Samples
 from offline_training.pretraining.settings import Pretraining, load_pretraining, pretrained_model
 from offline_training.pretraining.watch import FIGURES, DeadRun
-from offline_training.pretraining.samples import Samples
 from offline_training.pretraining.windows import UnfitData, Windows
 from offline_training.teachers.target_cache import TargetCache
 

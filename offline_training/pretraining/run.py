@@ -27,9 +27,9 @@ from offline_training.optimisation import (
 )
 from offline_training.pretraining.losses import Losses
 from offline_training.pretraining.processes import Processes
+from offline_training.pretraining.samples import moved_to
 from offline_training.pretraining.settings import Pretraining
 from offline_training.pretraining.watch import EVERY, CollapseWatch, DeadRun
-from offline_training.pretraining.samples import moved_to
 from offline_training.pretraining.windows import UnfitData, Windows
 from offline_training.teachers.target_cache import TargetCache
 

@@ -15,8 +15,8 @@ import torch
 from offline_training.augmentation import AS_RECORDED
 from offline_training.logs.table import Index
 from offline_training.objectives.window import Window, WindowSweep
-from offline_training.pretraining.settings import Pretraining, load_pretraining, pretrained_model
 from offline_training.pretraining.samples import Samples, moved_to
+from offline_training.pretraining.settings import Pretraining, load_pretraining, pretrained_model
 from offline_training.pretraining.windows import UnfitData, Windows
 from offline_training.teachers import sample_patches
 from offline_training.teachers.target_cache import TargetCache
