@@ -248,9 +248,11 @@ def draw_curves(report: Mapping[str, Any], out: Path) -> None:
 
 
 def _print(report: Mapping[str, Any], console: Console) -> None:
-    table = Table('preset', *(name.replace('_', ' ') for name in FIGURES))
-    for name, told in report['presets'].items():
-        table.add_row(name, *(f'{told[figure]:.3g}' for figure in FIGURES))
+    presets = report['presets']
+    table = Table('', *presets)
+    for figure in FIGURES:
+        told = (presets[name][figure] for name in presets)
+        table.add_row(figure.replace('_', ' '), *(f'{value:.3g}' for value in told))
     console.print(table)
     for name, ratio in report['epoch_ratio'].items():
         console.print(f'an epoch with {name} in every step would take {ratio:.1f} times as long')

@@ -28,7 +28,8 @@ from offline_training.teachers.target_cache import TargetCache
 COMPONENTS = 16
 # That the ridge is fitted to, and that it is judged on, evenly over the data.
 WINDOWS = 24
-STRENGTH = 1.0
+# Against tens of thousands of points: keeps a short drive's chance relations small.
+STRENGTH = 1000.0
 POSITION, RANDOM = 'position', 'random'
 
 
