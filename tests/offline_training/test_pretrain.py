@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -15,12 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.pipeline import Output, Pipeline, _warm_up_frame
-from offline_training import pretrain
+from offline_training import pretrain, teachers
 from offline_training.logs.table import Index
 from offline_training.pretraining.run_folder import RunFolder
+from offline_training.teachers import lite0
 from tests.tiny_logs import indexed, with_targets, write_log
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +83,29 @@ def test_every_objective_gives_a_checkpoint_that_the_node_runs(
     assert answer.class_id is None
     assert answer.token_embedding is not None and len(answer.token_embedding)
     assert answer.embedding_rgb is not None and answer.embedding_rgb.std() > 1
+
+
+def test_a_run_in_half_precision_learns_without_a_teacher_and_is_logged(
+    data: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_teacher(*_: object, **__: object) -> None:
+        raise AssertionError('a step asks for cached targets only')
+
+    monkeypatch.setattr(teachers, 'load_teacher', no_teacher)
+    monkeypatch.setattr(lite0.Lite0, 'forward', no_teacher)
+    given = words('combined', data, tmp_path, 'epochs=4', 'precision=bf16', 'learning_rate=0.003')
+    assert pretrain.main(given) == 0
+    curve = losses(tmp_path)
+    assert np.mean(curve[-5:]) < 0.9 * np.mean(curve[:5])
+    report = json.loads((tmp_path / 'report.json').read_text())
+    assert report['steps'] == len(curve) == 32
+    assert report['effective_rank'] > 1 and report['target_std'] > 0
+    events = EventAccumulator(str(tmp_path / 'tensorboard'))
+    events.Reload()
+    logged = [event.value for event in events.Scalars('loss')]
+    np.testing.assert_allclose(logged, curve, rtol=1e-5)
+    network = load_checkpoint(tmp_path / 'model.safetensors').network
+    assert all(value.dtype == torch.float32 for value in network.parameters())
 
 
 def test_it_goes_on_after_a_kill_as_if_nothing_had_happened(
