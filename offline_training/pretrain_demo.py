@@ -89,7 +89,7 @@ class Sizes:
         'sweeps=2',
         'epochs=3',
         'batch=1',
-        'learning_rate=0.003',
+        'learning_rate=0.002',
         'augmentation.points_kept=[0.2, 0.5]',
     )
     replayed: tuple[str, ...] = PRESETS

@@ -33,6 +33,8 @@ from offline_training.pretraining.watch import EVERY, CollapseWatch, DeadRun
 from offline_training.pretraining.windows import UnfitData, Windows
 from offline_training.teachers.target_cache import TargetCache
 
+# Of AdamW: a second moment that forgets soon recovers from an odd window.
+BETAS = (0.9, 0.95)
 # What the teacher's space is fitted to.
 SPACE_SWEEPS, SPACE_POINTS = 64, 256
 # Windows that the three colours of embeddings are fitted to.
@@ -90,7 +92,7 @@ class Run:
         self.losses = Losses(self.network, config.objectives, *channels, generator)
         self.losses.to(processes.device)
         self._trained = self.losses.trained()
-        self._optimiser = adamw(self._trained, config.weight_decay)
+        self._optimiser = adamw(self._trained, config.weight_decay, BETAS)
         self._watch = CollapseWatch()
         self._parallel: nn.Module = self.losses
         if processes.world > 1:
