@@ -87,7 +87,7 @@ class Sizes:
     input_height: int = 384
     changes: tuple[str, ...] = (
         'sweeps=2',
-        'epochs=3',
+        'epochs=2',
         'batch=1',
         'learning_rate=0.002',
         'augmentation.points_kept=[0.2, 0.5]',
