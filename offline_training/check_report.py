@@ -5,12 +5,23 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
+
 from cross4d_jepa_ros.files import write_atomically
+
+
+def limits_table(limits: Sequence[Mapping[str, Any]]) -> Table:
+    """Lay out limits: their `name`, the `value` found, the `limit`, and whether it is `kept`."""
+    table = Table('limit', 'found', 'wanted', 'kept')
+    for limit in limits:
+        kept = '[green]yes' if limit['kept'] else '[red]no'
+        table.add_row(limit['name'], f'{limit["value"]:.3f}', f'{limit["limit"]:.2f}', kept)
+    return table
 
 
 def write_report(report: dict[str, Any], module: str, words: Sequence[str], out: Path) -> int:

@@ -33,7 +33,7 @@ from cross4d_jepa_ros.model.config import ModelConfig
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training import cache_targets, index_bags
 from offline_training.augmentation import AS_RECORDED
-from offline_training.check_report import write_report
+from offline_training.check_report import limits_table, write_report
 from offline_training.logs.table import Index
 from offline_training.near_future import (
     Predict,
@@ -290,12 +290,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     for row in [*rows, *means]:
         figures = [f'{row[name]:.3f}' for name in ('r2', 'r2_weighted', 'cosine')]
         table.add_row(row['name'], str(row['seed']), *figures, f'{row["seconds"]:.0f}')
-    limits = Table('limit', 'found', 'at least', 'kept')
-    for limit in report['limits']:
-        kept = '[green]yes' if limit['kept'] else '[red]no'
-        limits.add_row(limit['name'], f'{limit["value"]:.3f}', f'{limit["limit"]:.2f}', kept)
     console.print(table)
-    console.print(limits)
+    console.print(limits_table(report['limits']))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -30,7 +30,7 @@ from cross4d_jepa_ros.segmentation_scores import SegmentationScores
 from cross4d_jepa_ros.sensing.cameras import unhidden
 from cross4d_jepa_ros.sensing.frames import CameraView
 from cross4d_jepa_ros.sensing.poses import transform_points
-from offline_training.check_report import write_report
+from offline_training.check_report import limits_table, write_report
 from offline_training.labelled_sweeps import labelled_frames
 from offline_training.make_street_bag import VERSION
 from offline_training.probes import LINEAR_PROBE, MLP_PROBE, ProbeConfig, fit_probe, score_probe
@@ -327,12 +327,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     for name in CLASS_NAMES:
         ious = [row['class_iou'][name] for row in rows]
         table.add_row(name, *('-' if iou is None else f'{iou:.3f}' for iou in ious))
-    limits = Table('limit', 'found', 'limit', 'kept')
-    for limit in report['limits']:
-        kept = '[green]yes' if limit['kept'] else '[red]no'
-        limits.add_row(limit['name'], f'{limit["value"]:.3f}', f'{limit["limit"]:.2f}', kept)
     console.print(table)
-    console.print(limits)
+    console.print(limits_table(report['limits']))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -45,6 +45,7 @@ class Losses(nn.Module):
         self.target_network = target_of(network) if settings.needs_target_encoder else None
         self.weights = settings.weights
         self.objectives = build(settings, network.config, patch_channels, view_channels, generator)
+        self._trained = list(self.trained().values())
 
     def trained(self) -> dict[str, nn.Parameter]:
         """Name what the optimiser changes."""
@@ -65,7 +66,7 @@ class Losses(nn.Module):
             if term is not None:
                 terms[name] = term
         # Every weight has a gradient in every sample, which is what data parallel training expects.
-        total = torch.stack([value.sum() for value in self.trained().values()]).sum() * 0.0  # ()
+        total = torch.stack([value.sum() for value in self._trained]).sum() * 0.0  # ()
         if terms:
             present = sum(self.weights[name] for name in terms)
             scale = sum(self.weights.values()) / present

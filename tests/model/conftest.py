@@ -8,32 +8,13 @@ import torch
 
 from cross4d_jepa_ros.model.config import ModelConfig
 from cross4d_jepa_ros.model.network import Network
+from tests.model.drives import SMALL
 
 
 @pytest.fixture
 def config() -> ModelConfig:
     """Tokens of 12 channels in windows of 8, voxels of 1 m, 20 m of sight."""
-    return ModelConfig(
-        size='test',
-        tokenizer='voxel',
-        voxel_m=1.0,
-        range_m=20.0,
-        max_points=10000,
-        max_tokens=2000,
-        patch_points=0,
-        width=12,
-        blocks=3,
-        heads=2,
-        window=8,
-        point_width=6,
-        colour=True,
-        sweeps=1,
-        sweep_stride=1,
-        neighbours=0,
-        neighbour_radius_m=0.0,
-        latents=0,
-        temporal_blocks=0,
-    )
+    return SMALL
 
 
 @pytest.fixture

@@ -16,6 +16,28 @@ from cross4d_jepa_ros.model.temporal_memory import Remembered
 from cross4d_jepa_ros.sensing.poses import invert, transform_points
 
 PERIOD_NS = 100_000_000
+# Small enough to compute by hand.
+SMALL = ModelConfig(
+    size='test',
+    tokenizer='voxel',
+    voxel_m=1.0,
+    range_m=20.0,
+    max_points=10000,
+    max_tokens=2000,
+    patch_points=0,
+    width=12,
+    blocks=3,
+    heads=2,
+    window=8,
+    point_width=6,
+    colour=True,
+    sweeps=1,
+    sweep_stride=1,
+    neighbours=0,
+    neighbour_radius_m=0.0,
+    latents=0,
+    temporal_blocks=0,
+)
 
 
 def remembering(config: ModelConfig, sweeps: int, **changes: object) -> ModelConfig:

@@ -13,30 +13,10 @@ from cross4d_jepa_ros.model.network import Network
 from offline_training.objectives.latent_view import in_view
 from offline_training.objectives.settings import Objectives
 from offline_training.objectives.window import Sighting, Window, WindowSweep
-from tests.model.drives import PERIOD_NS, pose_at, remembering, seen_from
+from tests.model.drives import PERIOD_NS, SMALL, pose_at, remembering, seen_from
 
 PATCH_CHANNELS, VIEW_CHANNELS, COMPONENTS = 10, 9, 5
-SINGLE = ModelConfig(
-    size='test',
-    tokenizer='voxel',
-    voxel_m=1.0,
-    range_m=20.0,
-    max_points=10000,
-    max_tokens=2000,
-    patch_points=0,
-    width=12,
-    blocks=2,
-    heads=2,
-    window=32,
-    point_width=6,
-    colour=False,
-    sweeps=1,
-    sweep_stride=1,
-    neighbours=0,
-    neighbour_radius_m=0.0,
-    latents=0,
-    temporal_blocks=0,
-)
+SINGLE = replace(SMALL, blocks=2, window=32, colour=False)
 TEACHER = Teacher('test', '', 64, 16, PATCH_CHANNELS, COMPONENTS, 7)
 OFF: dict[str, Any] = {
     'dense_correspondence': {
