@@ -28,7 +28,8 @@ class Processes:
     device: torch.device
 
     def total(self, values: Tensor) -> Tensor:
-        """Sum (n,) values over all processes."""
+        """Sum values of any shape over all processes."""
+        values = values.to(self.device)
         if self.world > 1:
             distributed.all_reduce(values)
         return values

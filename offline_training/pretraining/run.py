@@ -93,7 +93,7 @@ class Run:
         self.losses.to(processes.device)
         self._trained = self.losses.trained()
         self._optimiser = adamw(self._trained, config.weight_decay, BETAS)
-        self._watch = CollapseWatch()
+        self._watch = CollapseWatch(list(self.losses.weights), processes.total)
         self._parallel: nn.Module = self.losses
         if processes.world > 1:
             self._parallel = DistributedDataParallel(self.losses, broadcast_buffers=False)

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -48,97 +47,105 @@ def pair_cosine(rows: Tensor) -> float:
     return float(F.cosine_similarity(rows, rows.roll(len(rows) // 2, 0)).mean())
 
 
-@dataclass
-class _Watched:
-    """What is remembered of one term."""
-
-    target: Tensor
-    prediction: Tensor
-    first_std: float = 0.0
-    dead_since: int = -1
-    figures: dict[str, float] = field(default_factory=dict)
-
-
 class CollapseWatch:
     """Looks at the predictions and targets of each term.
 
     A term is dead while its targets deviate by less than a hundredth of what they did at first, or
-    all targets or all predictions point the same way.
+    all targets or all predictions point the same way. All processes come to the same verdict.
+
+    Args:
+        names: Of the terms.
+        total: Sums values over the processes.
+
     """
 
-    def __init__(self) -> None:
-        self._terms: dict[str, _Watched] = {}
+    def __init__(self, names: Sequence[str], total: Callable[[Tensor], Tensor]) -> None:
+        self._names, self._total = list(names), total
+        self._rows: dict[str, tuple[Tensor, Tensor]] = {}
+        self._first_std = dict.fromkeys(names, 0.0)
+        self._dead_since = dict.fromkeys(names, -1)
 
     def add(self, terms: Mapping[str, Term]) -> None:
         """Take in one sample's terms; the oldest rows go."""
         for name, term in terms.items():
             every = -(-len(term.target) // SAMPLE_ROWS)
-            new = [rows[::every].float().cpu() for rows in (term.target, term.prediction)]
-            known = self._terms.get(name)
-            if known is None:
-                self._terms[name] = _Watched(*new)  # (n, d) each
-                continue
-            known.target = torch.cat((known.target, new[0]))[-ROWS:]
-            known.prediction = torch.cat((known.prediction, new[1]))[-ROWS:]
+            target, prediction = (
+                rows[::every].float().cpu() for rows in (term.target, term.prediction)
+            )  # (n, d), (n, d)
+            if name in self._rows:
+                before = self._rows[name]
+                target = torch.cat((before[0], target))[-ROWS:]  # (n, d)
+                prediction = torch.cat((before[1], prediction))[-ROWS:]  # (n, d)
+            self._rows[name] = target, prediction
 
     def look(self, step: int) -> dict[str, dict[str, float]]:
-        """Return the FIGURES of each term.
+        """Return the FIGURES of each term, means over the processes that have rows of it.
 
         Raises:
             DeadRun: A term has been dead for PATIENCE steps.
 
         """
-        for name, watched in self._terms.items():
-            if len(watched.target) < 2:
-                continue
-            watched.figures = {
-                'target_std': mean_deviation(watched.target),
-                'prediction_std': mean_deviation(watched.prediction),
-                'effective_rank': effective_rank(watched.prediction),
-                'pair_cosine': pair_cosine(watched.prediction),
-            }
-            watched.first_std = watched.first_std or watched.figures['target_std']
-            self._judge(name, watched, step)
-        return {name: watched.figures for name, watched in self._terms.items()}
+        seen = torch.zeros(len(self._names), 2 + len(FIGURES), dtype=torch.float64)
+        for number, name in enumerate(self._names):
+            target, prediction = self._rows.get(name, (torch.zeros(0), torch.zeros(0)))
+            if len(target) > 1:
+                figures = (
+                    mean_deviation(target),
+                    mean_deviation(prediction),
+                    effective_rank(prediction),
+                    pair_cosine(prediction),
+                )
+                seen[number] = torch.tensor((1.0, pair_cosine(target), *figures))
+        found: dict[str, dict[str, float]] = {}
+        for name, (count, alike, *sums) in zip(
+            self._names, self._total(seen).tolist(), strict=True
+        ):
+            if count:
+                found[name] = {key: value / count for key, value in zip(FIGURES, sums, strict=True)}
+                self._judge(name, found[name], alike / count, step)
+        return found
 
-    def _judge(self, name: str, watched: _Watched, step: int) -> None:
-        deviation, pair = watched.figures['target_std'], watched.figures['pair_cosine']
-        alike = pair_cosine(watched.target)
-        if deviation < DEAD_SHARE * watched.first_std or alike > DEAD_COSINE:
+    def _judge(self, name: str, figures: Mapping[str, float], alike: float, step: int) -> None:
+        deviation, pair = figures['target_std'], figures['pair_cosine']
+        first = self._first_std[name] = self._first_std[name] or deviation
+        if deviation < DEAD_SHARE * first or alike > DEAD_COSINE:
             how = (
-                f'its targets deviate by {deviation:.2g} (at first by {watched.first_std:.2g}), '
+                f'its targets deviate by {deviation:.2g} (at first by {first:.2g}), '
                 f'the mean cosine of two of them is {alike:.4f}'
             )
         elif pair > DEAD_COSINE:
             how = f'all its predictions are alike: the mean cosine of two is {pair:.4f}'
         else:
-            watched.dead_since = -1
+            self._dead_since[name] = -1
             return
-        if watched.dead_since < 0:
-            watched.dead_since = step
-        if step - watched.dead_since >= PATIENCE:
+        if self._dead_since[name] < 0:
+            self._dead_since[name] = step
+        dead = step - self._dead_since[name]
+        if dead >= PATIENCE:
             msg = (
-                f'{name} collapsed: for {step - watched.dead_since} steps {how}. Lower '
-                'learning_rate, raise masked_latent.variance_weight or ema.start, or give '
-                'dense_correspondence a weight'
+                f'{name} collapsed: for {dead} steps {how}. Lower learning_rate, raise '
+                'masked_latent.variance_weight or ema.start, or give dense_correspondence a weight'
             )
             raise DeadRun(msg)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that is remembered, to save it."""
         saved = {}
-        for name, watched in self._terms.items():
-            saved[f'watch.target.{name}'] = watched.target.contiguous()
-            saved[f'watch.prediction.{name}'] = watched.prediction.contiguous()
-            rest = (watched.first_std, float(watched.dead_since))
+        for name, (target, prediction) in self._rows.items():
+            saved[f'watch.target.{name}'] = target.contiguous()
+            saved[f'watch.prediction.{name}'] = prediction.contiguous()
+        for name in self._names:
+            rest = (self._first_std[name], float(self._dead_since[name]))
             saved[f'watch.rest.{name}'] = torch.tensor(rest, dtype=torch.float64)
         return saved
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from `tensors`."""
-        start = 'watch.target.'
-        for key in [key for key in tensors if key.startswith(start)]:
-            name = key.removeprefix(start)
+        for name in self._names:
             first_std, dead_since = tensors[f'watch.rest.{name}'].tolist()
-            prediction = tensors[f'watch.prediction.{name}']
-            self._terms[name] = _Watched(tensors[key], prediction, first_std, int(dead_since))
+            self._first_std[name], self._dead_since[name] = first_std, int(dead_since)
+            if f'watch.target.{name}' in tensors:
+                self._rows[name] = (
+                    tensors[f'watch.target.{name}'],
+                    tensors[f'watch.prediction.{name}'],
+                )

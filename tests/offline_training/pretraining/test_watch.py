@@ -18,6 +18,12 @@ from offline_training.pretraining.watch import (
     pair_cosine,
 )
 
+NAMES = ('masked_latent', 'latent_view')
+
+
+def alone(values: torch.Tensor) -> torch.Tensor:
+    return values
+
 
 def term(target: torch.Tensor, prediction: torch.Tensor | None = None) -> Term:
     return Term(torch.zeros(()), target if prediction is None else prediction, target)
@@ -40,7 +46,7 @@ def test_figures_by_hand() -> None:
 
 def test_what_varies_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, 'PATIENCE', 20)
-    watched = CollapseWatch()
+    watched = CollapseWatch(NAMES, alone)
     for step in range(0, 200, 10):
         watched.add({'masked_latent': term(rows(step))})
         figures = watched.look(step)['masked_latent']
@@ -54,7 +60,7 @@ def test_what_collapses_is_stopped_with_the_reason(
 ) -> None:
     monkeypatch.setattr(watch, 'PATIENCE', 30)
     monkeypatch.setattr(watch, 'ROWS', 64)
-    watched = CollapseWatch()
+    watched = CollapseWatch(NAMES, alone)
     watched.add({'masked_latent': term(rows(0))})
     watched.look(0)
     dead = {
@@ -73,7 +79,7 @@ def test_what_collapses_is_stopped_with_the_reason(
 def test_a_bad_spell_that_ends_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, 'PATIENCE', 30)
     monkeypatch.setattr(watch, 'ROWS', 64)
-    watched = CollapseWatch()
+    watched = CollapseWatch(NAMES, alone)
     for step in range(0, 200, 10):
         alike = step % 40 >= 20
         watched.add({'latent_view': term(torch.ones(64, 8) if alike else rows(step))})
@@ -82,7 +88,7 @@ def test_a_bad_spell_that_ends_is_forgiven(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_it_goes_on_from_what_was_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, 'PATIENCE', 30)
-    first, second = CollapseWatch(), CollapseWatch()
+    first, second = CollapseWatch(NAMES, alone), CollapseWatch(NAMES, alone)
     first.add({'masked_latent': term(rows(0))})
     first.look(0)
     for _ in range(8):
@@ -93,3 +99,18 @@ def test_it_goes_on_from_what_was_saved(monkeypatch: pytest.MonkeyPatch) -> None
         watched.look(30)
         with pytest.raises(DeadRun, match='for 30 steps'):
             watched.look(40)
+
+
+def test_processes_share_their_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def beside_a_sound_one(values: torch.Tensor) -> torch.Tensor:
+        # Count, mean cosine of targets, then FIGURES, of a process that learns.
+        sound = torch.tensor([1.0, 0.0, 1.0, 1.0, 8.0, 0.0], dtype=torch.float64)
+        return values + torch.stack((sound, 0 * sound))
+
+    monkeypatch.setattr(watch, 'PATIENCE', 10)
+    watched = CollapseWatch(NAMES, beside_a_sound_one)
+    for step in range(0, 100, 10):
+        watched.add({'masked_latent': term(torch.ones(64, 8))})
+        figures = watched.look(step)
+    assert figures['masked_latent']['target_std'] == pytest.approx(0.5)
+    assert set(figures) == {'masked_latent'}
