@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -103,7 +103,7 @@ class BagFrames:
         """Yield the frames by the time at which the node would have begun to work on them."""
         self.dropped = Counter()
         transforms = TransformBuffer()
-        assembler = self._assembler(transforms)
+        assembler = assembler_of(self._bag, self._setup, transforms, FrameConfig())
         truths = _Truths(self._bag, self._truth)
         left = None if self._wanted_ns is None else set(self._wanted_ns)
         for number, (points, images) in enumerate(self._synchronised(assembler, transforms)):
@@ -126,18 +126,6 @@ class BagFrames:
                 if not left:
                     return
 
-    def _assembler(self, transforms: TransformBuffer) -> FrameAssembler:
-        setup = self._setup
-        extrinsics = load_extrinsics(setup.extrinsics) if setup.extrinsics else None
-        assembler = FrameAssembler(FrameConfig(), transforms, extrinsics, setup.images)
-        static = SimpleNamespace(transforms=static_transforms(self._bag))
-        transforms.add_tf_message(static, static=True)
-        for camera, topic in enumerate(setup.camera_infos):
-            info = next(readable(self._bag, topic), None)
-            if info is not None:
-                assembler.set_camera_info(info, camera)
-        return assembler
-
     def _synchronised(
         self, assembler: FrameAssembler, transforms: TransformBuffer
     ) -> Iterator[tuple[Any, tuple[Any, ...]]]:
@@ -154,14 +142,7 @@ class BagFrames:
             on_error=lambda error: note(self._bag.problems, repr(error)),
         )
         synchroniser.registerCallback(lambda points, *images: ready.append((points, images)))
-        take: dict[str, Any] = {
-            topic: partial(transforms.add_tf_message, static=False)
-            for topic in tf_topics(self._bag)
-            if not topic.endswith('/tf_static')
-        }
-        take[setup.odometry] = transforms.add_odometry
-        for camera, topic in enumerate(setup.camera_infos):
-            take[topic] = partial(assembler.set_camera_info, camera=camera)
+        take = geometry_takers(self._bag, setup, transforms, assembler)
         for camera, topic in enumerate(setup.images):
             take[topic] = partial(synchroniser.add_image, camera=camera)
         take[setup.points] = synchroniser.add_sweep
@@ -179,6 +160,47 @@ class BagFrames:
         now_ns += round(config.timeout_s * 1e9)
         synchroniser.poll()
         yield from ready
+
+
+def assembler_of(
+    bag: Bag, setup: BagSetup, transforms: TransformBuffer, config: FrameConfig
+) -> FrameAssembler:
+    """Make the assembler of a recording; it knows static transforms and CameraInfos from the start.
+
+    Args:
+        bag: Opened recording.
+        setup: Its topics and extrinsics.
+        transforms: For this assembler alone; the recording's static transforms are added.
+        config: Of the assembler.
+
+    Raises:
+        BadExtrinsics: The calibration file is refused.
+
+    """
+    extrinsics = load_extrinsics(setup.extrinsics) if setup.extrinsics else None
+    assembler = FrameAssembler(config, transforms, extrinsics, setup.images)
+    static = SimpleNamespace(transforms=static_transforms(bag))
+    transforms.add_tf_message(static, static=True)
+    for camera, topic in enumerate(setup.camera_infos):
+        info = next(readable(bag, topic), None)
+        if info is not None:
+            assembler.set_camera_info(info, camera)
+    return assembler
+
+
+def geometry_takers(
+    bag: Bag, setup: BagSetup, transforms: TransformBuffer, assembler: FrameAssembler
+) -> dict[str, Callable[[Any], Any]]:
+    """Name who takes the messages of each topic with moving transforms or CameraInfos."""
+    take: dict[str, Callable[[Any], Any]] = {
+        topic: partial(transforms.add_tf_message, static=False)
+        for topic in tf_topics(bag)
+        if not topic.endswith('/tf_static')
+    }
+    take[setup.odometry] = transforms.add_odometry
+    for camera, topic in enumerate(setup.camera_infos):
+        take[topic] = partial(assembler.set_camera_info, camera=camera)
+    return take
 
 
 class _Truths:

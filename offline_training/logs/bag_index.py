@@ -12,18 +12,14 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from cross4d_jepa_ros.bag_frames import truth_topic
+from cross4d_jepa_ros.bag_frames import assembler_of, geometry_takers, truth_topic
 from cross4d_jepa_ros.bag_setup import IMAGE_TYPES, BagSetup, readable, settle
-from cross4d_jepa_ros.bags import BadBag, Bag, BagMessage, note, static_transforms, tf_topics
-from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
+from cross4d_jepa_ros.bags import BadBag, Bag, BagMessage, note
 from cross4d_jepa_ros.sensing.frames import (
     GROUND_SWEEPS,
-    FrameAssembler,
     FrameConfig,
     camera_info_topic,
 )
@@ -118,15 +114,8 @@ class _Indexing:
         self._bag = bag
         self._setup = setup
         self._transforms = TransformBuffer(keep_s=KEEP_TRANSFORMS_S)
-        extrinsics = load_extrinsics(setup.extrinsics) if setup.extrinsics else None
         config = FrameConfig(max_extrapolation_s=0.0)
-        self._assembler = FrameAssembler(config, self._transforms, extrinsics, setup.images)
-        static = SimpleNamespace(transforms=static_transforms(bag))
-        self._transforms.add_tf_message(static, static=True)
-        for camera, topic in enumerate(setup.camera_infos):
-            info = next(readable(bag, topic), None)
-            if info is not None:
-                self._assembler.set_camera_info(info, camera)
+        self._assembler = assembler_of(bag, setup, self._transforms, config)
         self._builder = RowBuilder(log, setup.points, setup.images, self._assembler)
 
     def run(self, stride: int, on_sweeps: Callable[[int, int], None]) -> LogFindings:
@@ -213,14 +202,7 @@ class _Indexing:
         self, wanted: set[tuple[str, int]], stride: int
     ) -> Iterator[tuple[bool, BagMessage, list[BagMessage]]]:
         """Yield sweeps once all around them is known: whether it gets a row, and the images."""
-        take: dict[str, Any] = {
-            topic: partial(self._transforms.add_tf_message, static=False)
-            for topic in tf_topics(self._bag)
-            if not topic.endswith('/tf_static')
-        }
-        take[self._setup.odometry] = self._transforms.add_odometry
-        for camera, topic in enumerate(self._setup.camera_infos):
-            take[topic] = partial(self._assembler.set_camera_info, camera=camera)
+        take = geometry_takers(self._bag, self._setup, self._transforms, self._assembler)
         queue: deque[tuple[bool, BagMessage]] = deque()
         held: deque[BagMessage] = deque()
         number, now_ns = 0, 0
