@@ -2,6 +2,7 @@
 """Make a recording of a synthetic street: LiDAR, two cameras, transforms, odometry and truth.
 
     python -m offline_training.make_street_bag out/street --seed 0 --seconds 20
+    python -m offline_training.make_street_bag out/street --label-images out/street_labels
 
 Every seed gives another town. A vehicle drives through it, turns and brakes, while a LiDAR of 64
 beams turns on its roof and two cameras expose a few milliseconds after each sweep has begun.
@@ -16,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
+import cv2
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -26,15 +28,18 @@ from rich.progress import (
 )
 
 from cross4d_jepa_ros.bags import BadBag, BagWriter
+from cross4d_jepa_ros.files import write_atomically
 from offline_training.street import camera
+from offline_training.street.camera import Picture
 from offline_training.street.classes import CLASS_NAMES
 from offline_training.street.lidar import SWEEP_S
-from offline_training.street.messages import START_NS, clouds, image, odometry, static_tree
+from offline_training.street.messages import START_NS, clouds, image, jpeg, odometry, static_tree
 from offline_training.street.rig import Rig
 from offline_training.street.town import make_town
 
 # Raised by every change of what a seed gives; figures of different versions do not compare.
 VERSION = 1
+LABELLED_EVERY = 5
 
 
 def write_street_bag(
@@ -45,6 +50,7 @@ def write_street_bag(
     beams: int = 64,
     columns: int = 1920,
     storage: Literal['mcap', 'sqlite3'] = 'mcap',
+    label_images: Path | None = None,
 ) -> int:
     """Write the recording.
 
@@ -55,6 +61,9 @@ def write_street_bag(
         beams: LiDAR beams.
         columns: LiDAR firings per turn.
         storage: Storage plugin.
+        label_images: Folder that gets the images of every LABELLED_EVERY-th sweep below `images`
+            and what each of their pixels shows, PNG of class ids (255: sky), of the same name
+            below `labels`.
 
     Returns:
         Number of sweeps.
@@ -87,12 +96,23 @@ def write_street_bag(
             messages = [*odometry(rig.ego, turn.start_s), *clouds(turn.sweep, turn.start_s)]
             for name, (exposed_s, picture) in turn.pictures.items():
                 messages += image(picture, exposed_s, name)
+                if label_images is not None and sweep % LABELLED_EVERY == 0:
+                    _label(label_images, f'{path.name}_{name}_{sweep:05}', picture)
             for stamp_ns, topic, msg in sorted(messages, key=lambda entry: entry[0]):
                 bag.write(topic, msg.__msgtype__, stamp_ns, msg)
             speed = progress.tasks[task].speed or 0.0
             progress.update(task, advance=1, doing=f'{speed:.1f} sweeps/s')
         whole.pop_all()
     return sweeps
+
+
+def _label(folder: Path, name: str, picture: Picture) -> None:
+    for below, ending, content in (
+        ('images', '.jpg', jpeg(picture)),
+        ('labels', '.png', cv2.imencode('.png', picture.class_id)[1]),
+    ):
+        (folder / below).mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / below / f'{name}{ending}', content.tobytes())
 
 
 def _add_topics(bag: BagWriter, seed: int) -> None:
@@ -119,6 +139,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--seed', type=int, default=0, help='which town, for this length')
     parser.add_argument('--seconds', type=float, default=20.0, help='length, (0, 3600]')
     parser.add_argument('--storage', choices=('mcap', 'sqlite3'), default='mcap')
+    parser.add_argument(
+        '--label-images', type=Path, help='folder for images and their labels, pixel by pixel'
+    )
     arguments = parser.parse_args(argv)
     if not 0 < arguments.seconds <= 3600:
         parser.error(f'--seconds must lie in (0, 3600], not {arguments.seconds:g}')
@@ -126,7 +149,11 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f'--seed must not be negative, but is {arguments.seed}')
     try:
         sweeps = write_street_bag(
-            arguments.out, arguments.seed, arguments.seconds, storage=arguments.storage
+            arguments.out,
+            arguments.seed,
+            arguments.seconds,
+            storage=arguments.storage,
+            label_images=arguments.label_images,
         )
     except (BadBag, OSError) as error:
         print(error, file=sys.stderr)

@@ -21,7 +21,12 @@ ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
 
 
 def record_towns(
-    folder: Path, seeds: Iterable[int], seconds: float, on_town: Callable[[], None]
+    folder: Path,
+    seeds: Iterable[int],
+    seconds: float,
+    on_town: Callable[[], None],
+    *,
+    label_images: Path | None = None,
 ) -> dict[int, Path]:
     """Make the recordings that are missing, one process a core.
 
@@ -32,6 +37,7 @@ def record_towns(
         seeds: One town each.
         seconds: Length of each recording.
         on_town: Called for each town that is there.
+        label_images: As `write_street_bag`, of the towns that are not there yet.
 
     Returns:
         Folder of each seed.
@@ -58,7 +64,7 @@ def record_towns(
     try:
         spawn = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=_settle) as pool:
-            jobs = [pool.submit(_record, path, seed, seconds) for seed, path in missing.items()]
+            jobs = [pool.submit(_record, path, seed, seconds, label_images) for seed, path in missing.items()]
             try:
                 for job in as_completed(jobs):
                     job.result()
@@ -83,9 +89,9 @@ def _unfinished(path: Path) -> Path:
     return path.parent / 'unfinished' / path.name
 
 
-def _record(path: Path, seed: int, seconds: float) -> None:
+def _record(path: Path, seed: int, seconds: float, label_images: Path | None) -> None:
     _unfinished(path).parent.mkdir(exist_ok=True)
-    write_street_bag(_unfinished(path), seed, seconds)
+    write_street_bag(_unfinished(path), seed, seconds, label_images=label_images)
     _unfinished(path).rename(path)
 
 

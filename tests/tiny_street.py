@@ -41,11 +41,14 @@ def street(seed: int) -> Street:
     return xyz, np.repeat([ROAD, BUILDING, POLE], (500, 300, 120)).astype(np.uint8)
 
 
-def write_tiny_street(path: Path, seed: int, seconds: float, **notes: str) -> int:
+def write_tiny_street(
+    path: Path, seed: int, seconds: float, *, label_images: Path | None = None, **notes: str
+) -> int:
     """Stands in for the generator: the same interface, a recording of 920 points a sweep.
 
-    The sensor moves along its x axis by 0.1 m a sweep.
+    The sensor moves along its x axis by 0.1 m a sweep. There are no labels of its images.
     """
+    assert label_images is None
     entries: list[tuple[int, str, Any]] = []
     sweeps = round(seconds * 10)
     for number in range(sweeps):

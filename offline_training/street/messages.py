@@ -158,12 +158,17 @@ def _cloud(header: Any, points: NDArray[np.void]) -> Any:
     )
 
 
+def jpeg(picture: Picture) -> NDArray[np.uint8]:
+    """Compress a picture: (bytes,)."""
+    _, compressed = cv2.imencode('.jpg', picture.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return compressed.reshape(-1).astype(np.uint8, copy=False)
+
+
 def image(picture: Picture, time_s: float, name: str) -> list[Entry]:
     """Build one image and its camera_info."""
     header = _header(time_s, f'{name}_optical_frame')
-    _, jpeg = cv2.imencode('.jpg', picture.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     compressed = message_class('sensor_msgs/msg/CompressedImage')(
-        header, 'rgb8; jpeg compressed bgr8', jpeg.reshape(-1)
+        header, 'rgb8; jpeg compressed bgr8', jpeg(picture)
     )
     projection = np.zeros((3, 4))
     projection[:, :3] = camera.matrix()

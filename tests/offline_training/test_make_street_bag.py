@@ -201,15 +201,27 @@ def test_command(tmp_path, capsys, monkeypatch):
     called = []
     monkeypatch.setattr(
         'offline_training.make_street_bag.write_street_bag',
-        lambda path, seed, seconds, storage: called.append((path, seed, seconds, storage)) or 4,
+        lambda path, seed, seconds, **other: called.append((path, seed, seconds, other)) or 4,
     )
     out = tmp_path / 'out'
     assert main([str(out), '--seed', '2', '--seconds', '0.4', '--storage', 'sqlite3']) == 0
-    assert called == [(out, 2, 0.4, 'sqlite3')]
+    assert called == [(out, 2, 0.4, {'storage': 'sqlite3', 'label_images': None})]
     assert '4 sweeps' in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([str(out), '--seconds', '-1'])
     assert 'not -1' in capsys.readouterr().err
+
+
+def test_labels_of_images_say_what_the_images_show(tmp_path):
+    write_street_bag(tmp_path / 'town', 0, 0.1, beams=8, columns=64, label_images=tmp_path / 'lit')
+    images, labels = (sorted((tmp_path / 'lit' / name).iterdir()) for name in ('images', 'labels'))
+    assert [path.stem for path in images] == [path.stem for path in labels]
+    assert len(labels) == 2  # one of each camera
+    for image, label in zip(images, labels, strict=True):
+        shown = cv2.imread(str(label), cv2.IMREAD_UNCHANGED)
+        assert shown.shape == cv2.imread(str(image)).shape[:2]
+        assert (shown[0] == 255).any()  # sky
+        assert {0, 2} <= set(np.unique(shown)) <= {*range(7), 255}  # road and buildings at least
 
 
 def test_an_existing_folder_is_refused(tmp_path, capsys):

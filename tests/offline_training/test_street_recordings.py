@@ -19,7 +19,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
     """Let threads write towns that are empty folders; return which."""
     towns: list[tuple[int, float]] = []
 
-    def write(path: Path, seed: int, seconds: float) -> None:
+    def write(path: Path, seed: int, seconds: float, **_: object) -> None:
         path.mkdir()
         if seed == 13:
             raise OSError('disk full')
@@ -75,7 +75,7 @@ def test_what_fails_stops_the_towns_that_are_left(
     )
     stop = threading.Event()
 
-    def write(path: Path, seed: int, _: float) -> None:
+    def write(path: Path, seed: int, _: float, **__: object) -> None:
         if seed > 13:
             assert stop.wait(10)
         path.mkdir()

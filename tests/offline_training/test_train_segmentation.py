@@ -181,7 +181,7 @@ def test_recordings_and_sweeps_are_made_once(
 ) -> None:
     made = []
 
-    def counting(path: Path, seed: int, seconds: float) -> int:
+    def counting(path: Path, seed: int, seconds: float, **_: object) -> int:
         made.append(seed)
         return write_tiny_street(path, seed, seconds)
 
