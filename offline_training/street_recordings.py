@@ -64,7 +64,10 @@ def record_towns(
     try:
         spawn = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=_settle) as pool:
-            jobs = [pool.submit(_record, path, seed, seconds, label_images) for seed, path in missing.items()]
+            jobs = [
+                pool.submit(_record, path, seed, seconds, label_images)
+                for seed, path in missing.items()
+            ]
             try:
                 for job in as_completed(jobs):
                     job.result()
