@@ -23,6 +23,7 @@ setup(
         ('share/ament_index/resource_index/packages', [f'resource/{NAME}']),
         (f'share/{NAME}', ['package.xml']),
         files('config'),
+        files('config/label_maps'),
         files('config/models'),
         files('config/pretraining'),
         files('config/training'),
