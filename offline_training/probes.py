@@ -25,12 +25,17 @@ class ProbeConfig:
 
     Attributes:
         hidden: Widths of the hidden layers; none makes it a linear probe.
+        standardised: Whether features are brought to mean 0 and deviation 1 first; else they are
+            taken as they are.
+        least_steps: Where `epochs` are fewer steps than that, there are more epochs.
         batch: Samples.
 
     """
 
     hidden: tuple[int, ...] = ()
+    standardised: bool = True
     epochs: int = 6
+    least_steps: int = 0
     batch: int = 2048
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
@@ -107,6 +112,8 @@ def fit_probe(
     samples, labels = torch.from_numpy(features), torch.from_numpy(truth)  # (N, D), (N)
     some = samples[:: -(-len(samples) // _STANDARDISED_WITH)].float()  # (S, D)
     deviation, mean = torch.std_mean(some, 0, correction=0)  # (D), (D)
+    if not config.standardised:
+        deviation, mean = torch.ones_like(deviation), torch.zeros_like(mean)  # (D), (D)
     counts = np.bincount(truth, minlength=classes)
     weight = torch.from_numpy(np.sqrt(len(truth) / np.maximum(counts, 1))).float()  # (classes)
     generator = torch.Generator().manual_seed(seed)
@@ -116,9 +123,11 @@ def fit_probe(
     optimiser = torch.optim.AdamW(
         probe.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    steps = config.epochs * -(-len(samples) // config.batch)
+    per_epoch = -(-len(samples) // config.batch)
+    epochs = max(config.epochs, -(-config.least_steps // per_epoch))
+    steps = epochs * per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
-    for _ in range(config.epochs):
+    for _ in range(epochs):
         for chosen in torch.randperm(len(samples), generator=generator).split(config.batch):
             logits = probe(samples[chosen])  # (B, classes)
             loss = F.cross_entropy(logits, labels[chosen].long(), weight)

@@ -80,10 +80,21 @@ def test_a_constant_feature_does_no_harm() -> None:
     assert torch.isfinite(probe(torch.from_numpy(features))).all()
 
 
-def test_every_epoch_is_told() -> None:
+def test_raw_features_are_taken_as_they_are() -> None:
+    raw = replace(LINEAR, standardised=False)
+    probe = fit_probe(raw, *clusters(0), 3, 0)
+    assert torch.equal(probe.mean, torch.zeros(5))
+    assert torch.equal(probe.scale, torch.ones(5))
+    # The rare class shows in the second digit behind the point of a large number.
+    assert miou(raw, clusters(0), clusters(1)) < 0.7
+
+
+@pytest.mark.parametrize(('least_steps', 'epochs'), [(0, 4), (8, 4), (9, 5), (100, 50)])
+def test_every_epoch_is_told(least_steps: int, epochs: int) -> None:
     told: list[int] = []
-    fit_probe(ProbeConfig(epochs=4), *clusters(0, 50), 3, 0, lambda: told.append(1))
-    assert len(told) == 4
+    config = ProbeConfig(epochs=4, batch=32, least_steps=least_steps)
+    fit_probe(config, *clusters(0, 50), 3, 0, lambda: told.append(1))
+    assert len(told) == epochs
 
 
 def test_labels_have_to_match() -> None:
