@@ -92,7 +92,7 @@ def index_bag(
 
     """
     with Bag(path) as bag, tempfile.TemporaryDirectory() as temporary:
-        images = sorted(_colour_topics(bag)) if choice.images is None else choice.images
+        images = sorted(colour_topics(bag)) if choice.images is None else choice.images
         setup = settle(
             bag,
             points=choice.points,
@@ -229,7 +229,7 @@ class _Indexing:
             yield *queue.popleft(), list(held)
 
 
-def _colour_topics(bag: Bag) -> list[str]:
+def colour_topics(bag: Bag) -> list[str]:
     """Name an image topic of each camera, that is of each CameraInfo, that has colour or grey."""
     chosen: dict[str, str] = {}
     # Raw images cost no decoding.
