@@ -126,7 +126,7 @@ def pretrain(
     _learn(run, config, windows, folder, first, processes, console)
     if not main:
         return
-    run.fit_colour_basis(windows)
+    run.fit_projections(windows)
     save_checkpoint(folder.model, _contract(run, config, command, identity), run.network)
     report = run_report(folder, config)
     write_atomically(folder.report, json.dumps(report, indent=2) + '\n')

@@ -112,7 +112,7 @@ def train(config: Training, command: str, out: Path, console: Console) -> Contra
             _train_epoch(run, held_out, console)
             run.save(state)
             _print_row(run.rows[-1], columns, console)
-        _fit_colour_basis(run.network, learnt)
+        _fit_projections(run.network, learnt)
     contract = Contract(
         model=model,
         features=input_features(model),
@@ -174,14 +174,14 @@ def _print_row(row: dict[str, float], columns: tuple[str, ...], console: Console
 
 
 @torch.inference_mode()
-def _fit_colour_basis(network: Network, sweeps: SweepFiles) -> None:
+def _fit_projections(network: Network, sweeps: SweepFiles) -> None:
     network.eval()
     embeddings = []
     for position in np.linspace(0, len(sweeps) - 1, BASIS_SWEEPS).astype(int):
         window = sweeps.window(int(position), network.config.sweeps)
         rows = network.forward_window([sweep_input(network, sweep) for sweep in window])
         embeddings.append(rows[-1][1])  # (L, C)
-    network.colour_basis.fit(torch.cat(embeddings))
+    network.fit_projections(torch.cat(embeddings))
 
 
 def _warm_start(config: Training) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -222,8 +222,11 @@ def write_checkpoint(path: Path, model: ModelConfig, shipped: Path) -> None:
         class_names=loaded.contract.class_names,
         palette=loaded.contract.palette,
         training={'kind': 'untrained', 'data': 'none: for timing'},
+        teacher=loaded.contract.teacher,
+        segmentation=loaded.contract.segmentation,
     )
-    network = Network(model, len(contract.class_names))
+    classes = len(contract.class_names)
+    network = Network(model, classes, contract.teacher, contract.segmentation)
     network.initialise(torch.Generator().manual_seed(0))
     own = network.state_dict()
     shared = {

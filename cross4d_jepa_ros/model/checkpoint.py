@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,18 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from cross4d_jepa_ros.files import write_atomically
-from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, Teacher, from_mapping
+from cross4d_jepa_ros.model.config import (
+    LINEAR,
+    BadConfig,
+    ModelConfig,
+    Segmentation,
+    Taught,
+    Teacher,
+    from_mapping,
+)
+from cross4d_jepa_ros.model.heads import EmbeddingNormalisation
 from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.model.prototypes import Prototypes, named_together
 from cross4d_jepa_ros.model.tokenizer import InputFeature, input_features
 
 SCHEMA_VERSION = 2
@@ -43,7 +53,8 @@ class Contract:
         class_names: Of the segmentation head; empty where there is none. Ids are positions.
         palette: RGB of each class.
         teacher: Of a network that was distilled from one; None where there was none.
-        prototypes: Of a network with named prototypes; not yet used.
+        segmentation: What the segmentation head reads.
+        prototypes: Classes taught by examples; `save_checkpoint` fills it in. None without.
         training: How the weights came about; `kind` is always there.
 
     """
@@ -55,7 +66,8 @@ class Contract:
     palette: tuple[tuple[int, int, int], ...]
     training: dict[str, str | int | float]
     teacher: Teacher | None = None
-    prototypes: None = None
+    segmentation: Segmentation = LINEAR
+    prototypes: Taught | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -87,6 +99,13 @@ class Contract:
         if 'kind' not in self.training:
             msg = 'its training record has no kind'
             raise BadConfig(msg)
+        if self.segmentation.space == 'teacher' and self.teacher is None:
+            msg = 'its segmentation reads the space of a teacher, but it has none'
+            raise BadConfig(msg)
+        taught = self.prototypes.names if self.prototypes else ()
+        if len(named_together(names, taught)) > 255:
+            msg = f'its {len(names)} classes and {len(taught)} taught ones are more than 255'
+            raise BadConfig(msg)
 
     @property
     def colour(self) -> bool:
@@ -100,17 +119,27 @@ class Checkpoint:
 
     Attributes:
         network: On the CPU, in eval mode.
+        prototypes: What it has been taught, on the CPU.
         sha256: Of the file, hexadecimal.
 
     """
 
     contract: Contract
     network: Network
+    prototypes: Prototypes
     sha256: str
 
 
-def save_checkpoint(path: Path, contract: Contract, network: Network) -> None:
+def save_checkpoint(
+    path: Path, contract: Contract, network: Network, prototypes: Prototypes | None = None
+) -> None:
     """Write atomically; equal content gives equal bytes.
+
+    Args:
+        path: Target.
+        contract: What the network is; its record of prototypes is made anew.
+        network: On any device.
+        prototypes: What it has been taught; None or empty: nothing.
 
     Raises:
         BadCheckpoint: The network is not the one that the contract describes.
@@ -118,6 +147,12 @@ def save_checkpoint(path: Path, contract: Contract, network: Network) -> None:
 
     """
     tensors = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
+    taught = None
+    if prototypes is not None and prototypes.names:
+        taught = Taught(prototypes.names, prototypes.counts)
+        tensors['prototypes.vectors'] = prototypes.vectors.contiguous().cpu()  # (n, C)
+        tensors['prototypes.class_of'] = prototypes.class_of.cpu()  # (n,)
+    contract = replace(contract, prototypes=taught)
     _check_tensors(path, contract, tensors)
     plain = json.loads(json.dumps(asdict(contract)))
     metadata = {'contract': _canonical({**plain, 'checksum': _checksum(plain, tensors)})}
@@ -138,13 +173,21 @@ def load_checkpoint(path: Path) -> Checkpoint:
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
         msg = f'{path}: damaged or truncated ({error})'
         raise BadCheckpoint(msg) from error
-    _check_tensors(path, contract, tensors)
+    given = _unnormalised(contract) | tensors
+    _check_tensors(path, contract, given)
     if _checksum(plain, tensors) != checksum:
         msg = f'{path}: damaged: the checksum of its content is not the one in its header'
         raise BadCheckpoint(msg)
-    network = Network(contract.model, len(contract.class_names), contract.teacher)
-    network.load_state_dict(tensors)
-    return Checkpoint(contract, network.eval(), hashlib.sha256(content).hexdigest())
+    prototypes = Prototypes.none(contract.model.point_width)
+    if contract.prototypes is not None:
+        names = contract.prototypes.names
+        prototypes = Prototypes(
+            names, given.pop('prototypes.vectors'), given.pop('prototypes.class_of')
+        )
+    network = _built(contract)
+    network.load_state_dict(given)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Checkpoint(contract, network.eval(), prototypes, sha256)
 
 
 def read_contract(path: Path) -> Contract:
@@ -215,10 +258,24 @@ def _parsed_contract(path: Path, header: dict[str, Any]) -> tuple[Contract, dict
         raise BadCheckpoint(msg) from error
 
 
+def _built(contract: Contract) -> Network:
+    classes = len(contract.class_names)
+    return Network(contract.model, classes, contract.teacher, contract.segmentation)
+
+
+def _unnormalised(contract: Contract) -> dict[str, Tensor]:
+    """Normalisation that changes nothing but lengths: files from before there was one lack it."""
+    start = EmbeddingNormalisation(contract.model.point_width).state_dict()
+    return {f'normalisation.{name}': value for name, value in start.items()}
+
+
 def _check_tensors(path: Path, contract: Contract, tensors: dict[str, Tensor]) -> None:
     with torch.device('meta'):
-        network = Network(contract.model, len(contract.class_names), contract.teacher)
-        expected = network.state_dict()
+        expected = _built(contract).state_dict()
+        if contract.prototypes is not None:
+            examples = sum(contract.prototypes.counts)
+            expected['prototypes.vectors'] = torch.zeros(examples, contract.model.point_width)
+            expected['prototypes.class_of'] = torch.zeros(examples, dtype=torch.int64)
     for problem, names in (
         ('lacks the tensor', expected.keys() - tensors.keys()),
         ('has the unexpected tensor', tensors.keys() - expected.keys()),
@@ -239,6 +296,21 @@ def _check_tensors(path: Path, contract: Contract, tensors: dict[str, Tensor]) -
             bad = int((~tensor.isfinite()).sum())
             msg = f'{path}: {name} holds {bad} values that are not finite'
             raise BadCheckpoint(msg)
+    if contract.prototypes is not None:
+        _check_prototypes(path, contract.prototypes, tensors)
+
+
+def _check_prototypes(path: Path, taught: Taught, tensors: dict[str, Tensor]) -> None:
+    numbers = tensors['prototypes.class_of']  # (n,)
+    classes = len(taught.names)
+    known = bool(((numbers >= 0) & (numbers < classes)).all())
+    if not known or tuple(torch.bincount(numbers, minlength=classes).tolist()) != taught.counts:
+        msg = f'{path}: prototypes.class_of is not what its counts {taught.counts} say'
+        raise BadCheckpoint(msg)
+    lengths = tensors['prototypes.vectors'].norm(dim=1)  # (n,)
+    if ((lengths - 1).abs() > 1e-3).any():
+        msg = f'{path}: prototypes.vectors has rows that are not of unit length'
+        raise BadCheckpoint(msg)
 
 
 def _canonical(plain: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import yaml
 T = TypeVar('T')
 
 TOKENIZERS = ('voxel', 'fps_knn')
+SPACES = ('point', 'teacher')
 # What the look-up in the memory offers to choose from.
 MAX_NEIGHBOURS = 32
 # Cells of the look-up between the sensor and the end of its range.
@@ -185,6 +186,68 @@ class Teacher:
             if not low <= getattr(self, key) <= high:
                 msg = f'{key} is {getattr(self, key)}, but must lie between {low} and {high}'
                 raise BadConfig(msg)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What the segmentation head reads of a point.
+
+    Attributes:
+        space: `point` (its embedding) or `teacher` (what the teacher space makes of that, at unit
+            length: a head for it can be learnt from images alone).
+        hidden: Channels of the head's hidden layer; 0 for a linear head.
+
+    """
+
+    space: str = 'point'
+    hidden: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built.
+
+        Raises:
+            BadConfig: A value is out of its bounds.
+
+        """
+        if self.space not in SPACES:
+            msg = f'space is {self.space!r}: give {" or ".join(SPACES)}'
+            raise BadConfig(msg)
+        if not 0 <= self.hidden <= 1 << 14:
+            msg = f'hidden is {self.hidden}, but must lie between 0 and {1 << 14}'
+            raise BadConfig(msg)
+
+
+# A linear layer on point embeddings.
+LINEAR = Segmentation()
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Which classes a checkpoint has been taught by examples.
+
+    Attributes:
+        names: In the order in which they were taught first.
+        counts: Examples of each.
+
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a record that contradicts itself.
+
+        Raises:
+            BadConfig: Says which part.
+
+        """
+        names = self.names
+        if not names or '' in names or len(set(names)) != len(names):
+            msg = f'names are {list(names)[:10]}: they must be distinct and not empty'
+            raise BadConfig(msg)
+        if len(self.counts) != len(names) or not all(0 < n < 1 << 24 for n in self.counts):
+            msg = f'counts are {list(self.counts)[:10]}: give one above 0 for each of the names'
+            raise BadConfig(msg)
 
 
 def load_model_config(path: Path) -> ModelConfig:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is read off the embeddings: classes, the teacher's features, colours, one vector a sweep."""
+"""What is read off the embeddings: the teacher's features, classes, likeness, colours, a sweep."""
 
 from __future__ import annotations
 
@@ -9,19 +9,8 @@ from torch.nn import functional as F
 
 from cross4d_jepa_ros.model.config import Teacher
 
-
-class SegmentationHead(nn.Linear):
-    """A linear probe on point embeddings."""
-
-    def classify(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        """Label (K, C) embeddings: (K,) uint8 class and (K,) its probability, float32."""
-        embedding = embedding.to(self.weight.dtype)  # (K, C)
-        # A row a class: reductions over rows run along memory.
-        logits = torch.addmm(self.bias[:, None], self.weight, embedding.T)  # (classes, K)
-        best = logits.amax(dim=0)  # (K,)
-        numbers = torch.arange(len(logits), dtype=torch.uint8, device=logits.device)  # (classes,)
-        class_id = ((logits == best) * numbers[:, None]).amax(dim=0)  # (K,)
-        return class_id, 1 / (logits - best).exp().sum(dim=0)  # (K,), (K,)
+# Of the mean variance, added to that of each direction before whitening.
+SHRINKAGE = 0.05
 
 
 class TeacherSpace(nn.Module):
@@ -62,6 +51,92 @@ class TeacherSpace(nn.Module):
         components = principal_components((wide - mean) * scale, self.out.out_features)
         self.mean.copy_(mean)
         self.components.copy_(scale[:, None] * components)  # (channels, P)
+
+
+class SegmentationHead(nn.Linear):
+    """Names classes by a linear layer on point embeddings, or on what is made of them first.
+
+    Args:
+        point_width: Channels of a point embedding (C).
+        classes: To tell apart.
+        hidden: Channels of a hidden layer; 0 for none.
+        space: What embeddings are mapped through, to unit length; None reads them as they are.
+
+    """
+
+    def __init__(
+        self, point_width: int, classes: int, hidden: int = 0, space: TeacherSpace | None = None
+    ) -> None:
+        read = point_width if space is None else space.out.out_features
+        super().__init__(hidden or read, classes)
+        self.hidden = nn.Linear(read, hidden) if hidden else None
+        # In a tuple it is not registered: its weights are the network's, not also the head's.
+        self._space = (space,)
+
+    def features(self, embedding: Tensor) -> Tensor:
+        """Map (K, C) embeddings to what the first layer reads: (K, C), or (K, P) of unit length."""
+        space = self._space[0]
+        return embedding if space is None else F.normalize(space(embedding), dim=1)  # (K, P)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Logits of (K, C) embeddings: (K, classes)."""
+        return super().forward(self._last_input(embedding))  # (K, classes)
+
+    def classify(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Label (K, C) embeddings: (K,) uint8 class and (K,) its probability, float32."""
+        last = self._last_input(embedding.to(self.weight.dtype))  # (K, F)
+        # A row a class: reductions over rows run along memory.
+        logits = torch.addmm(self.bias[:, None], self.weight, last.T)  # (classes, K)
+        best = logits.amax(dim=0)  # (K,)
+        numbers = torch.arange(len(logits), dtype=torch.uint8, device=logits.device)  # (classes,)
+        class_id = ((logits == best) * numbers[:, None]).amax(dim=0)  # (K,)
+        return class_id, 1 / (logits - best).exp().sum(dim=0)  # (K,), (K,)
+
+    def _last_input(self, embedding: Tensor) -> Tensor:
+        features = self.features(embedding)  # (K, C or P)
+        return features if self.hidden is None else F.relu(self.hidden(features))  # (K, hidden)
+
+
+class EmbeddingNormalisation(nn.Module):
+    """Where the cosine of two point embeddings says how alike they are.
+
+    Raw embeddings share a large mean and a few strong directions, so that all cosines are close
+    to 1. Here they are centred and whitened; prototypes and clusters live here.
+    """
+
+    mean: Tensor
+    matrix: Tensor
+
+    def __init__(self, point_width: int) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(point_width))
+        self.register_buffer('matrix', torch.eye(point_width))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Whiten (K, C) embeddings and bring them to unit length, float32."""
+        return F.normalize(self.whitened(embedding), dim=1)  # (K, C)
+
+    def whitened(self, embedding: Tensor) -> Tensor:
+        """Centre (K, C) embeddings and even out how much their directions vary, float32."""
+        centred = embedding.to(self.mean.dtype) - self.mean  # (K, C)
+        whitened: Tensor = centred @ self.matrix  # (K, C)
+        return whitened
+
+    def fit(self, embedding: Tensor, weight: Tensor | None = None) -> None:
+        """Whiten as (K, C) embeddings ask for, of which `weight` (K,) says how much each counts.
+
+        Weak directions are raised by no more than SHRINKAGE of the mean variance allows.
+        """
+        wide = embedding.double()  # (K, C)
+        share = torch.ones_like(wide[:, 0]) if weight is None else weight.double()  # (K,)
+        share = share / share.sum()  # (K,)
+        mean = share @ wide  # (C,)
+        centred = wide - mean  # (K, C)
+        variance, directions = torch.linalg.eigh((centred * share[:, None]).T @ centred)
+        least = (SHRINKAGE * variance.mean()).clamp_min(1e-12)  # ()
+        scale = (variance.clamp_min(0) + least).rsqrt()  # (C,)
+        self.mean.copy_(mean)
+        self.matrix.copy_((directions * scale) @ directions.T)  # (C, C)
 
 
 class ColourBasis(nn.Module):

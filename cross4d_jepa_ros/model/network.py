@@ -11,8 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cross4d_jepa_ros.model.config import ModelConfig, Teacher
-from cross4d_jepa_ros.model.heads import ColourBasis, SegmentationHead, TeacherSpace
+from cross4d_jepa_ros.model.config import LINEAR, BadConfig, ModelConfig, Segmentation, Teacher
+from cross4d_jepa_ros.model.heads import (
+    ColourBasis,
+    EmbeddingNormalisation,
+    SegmentationHead,
+    TeacherSpace,
+)
 from cross4d_jepa_ros.model.point_decoder import PointDecoder
 from cross4d_jepa_ros.model.spatial_encoder import SpatialEncoder
 from cross4d_jepa_ros.model.temporal_memory import Remembered, TemporalEncoder
@@ -47,6 +52,10 @@ class Network(nn.Module):
         config: Sizes.
         classes: Outputs of the segmentation head; 0 builds none.
         teacher: Whose feature space the points are mapped to; None builds no such head.
+        segmentation: What the segmentation head reads.
+
+    Raises:
+        BadConfig: The head reads the teacher space of a network without one.
 
     """
 
@@ -54,7 +63,13 @@ class Network(nn.Module):
     segmentation: SegmentationHead | None
     teacher_space: TeacherSpace | None
 
-    def __init__(self, config: ModelConfig, classes: int, teacher: Teacher | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        classes: int,
+        teacher: Teacher | None = None,
+        segmentation: Segmentation = LINEAR,
+    ) -> None:
         super().__init__()
         self.config = config
         self.tokenizer = PatchTokenizer(config)
@@ -62,8 +77,16 @@ class Network(nn.Module):
         self.temporal = TemporalEncoder(config) if config.sweeps > 1 else None
         self.decoder = PointDecoder(config)
         self.colour_basis = ColourBasis(config.point_width)
-        self.segmentation = SegmentationHead(config.point_width, classes) if classes else None
+        self.normalisation = EmbeddingNormalisation(config.point_width)
         self.teacher_space = TeacherSpace(config.point_width, teacher) if teacher else None
+        self.segmentation = self._head(classes, segmentation) if classes else None
+
+    def _head(self, classes: int, segmentation: Segmentation) -> SegmentationHead:
+        space = self.teacher_space if segmentation.space == 'teacher' else None
+        if segmentation.space == 'teacher' and space is None:
+            msg = 'its segmentation reads the space of a teacher, but it has learnt from none'
+            raise BadConfig(msg)
+        return SegmentationHead(self.config.point_width, classes, segmentation.hidden, space)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:
@@ -79,6 +102,12 @@ class Network(nn.Module):
                 module.bias.zero_()
         if self.temporal is not None:
             self.temporal.start_as_identity()
+
+    @torch.no_grad()
+    def fit_projections(self, embedding: Tensor) -> None:
+        """Fit the three colours and the normalisation to (K, C) point embeddings."""
+        self.colour_basis.fit(embedding)
+        self.normalisation.fit(embedding)
 
     def reckon_in(self, dtype: torch.dtype) -> None:
         """Have features and weights in another precision from here on.

@@ -198,14 +198,14 @@ class Run:
         self._watch.restore(tensors)
 
     @torch.inference_mode()
-    def fit_colour_basis(self, windows: Windows) -> None:
-        """Fit the three colours of embeddings to windows from all over the data."""
+    def fit_projections(self, windows: Windows) -> None:
+        """Fit the three colours of embeddings and their normalisation to windows all over."""
         places = torch.linspace(0, len(windows) - 1, BASIS_WINDOWS).long().unique().tolist()
         embeddings: list[Tensor] = []
         for place in places:
             window = moved_to(windows.window(0, place), self._processes.device)
             embeddings.append(Pass(self.network, None, window).rows[-1][1])  # (L, C)
-        self.network.colour_basis.fit(torch.cat(embeddings))
+        self.network.fit_projections(torch.cat(embeddings))
 
 
 def columns_of(config: Pretraining, figures: Sequence[str]) -> list[str]:

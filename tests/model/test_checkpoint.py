@@ -23,8 +23,10 @@ from cross4d_jepa_ros.model.checkpoint import (
     read_contract,
     save_checkpoint,
 )
-from cross4d_jepa_ros.model.config import BadConfig, ModelConfig
+from cross4d_jepa_ros.model.checkpoint import _checksum as checksum
+from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, Segmentation, Taught, Teacher
 from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.model.tokenizer import input_features
 
 
@@ -45,6 +47,19 @@ def path(tmp_path: Path, contract: Contract, network: Network) -> Path:
     path = tmp_path / 'tiny.safetensors'
     save_checkpoint(path, contract, network)
     return path
+
+
+Change = Callable[[dict[str, Any], dict[str, Tensor]], None]
+
+
+def rewrite(path: Path, change: Change) -> None:
+    """Change contract and tensors, and write a well-formed file with the old checksum."""
+    with safetensors.safe_open(path, 'pt') as opened:
+        plain = json.loads(opened.metadata()['contract'])
+    tensors = safetensors.torch.load_file(path)
+    change(plain, tensors)
+    text = json.dumps(plain, sort_keys=True, separators=(',', ':'))
+    safetensors.torch.save_file(tensors, path, {'contract': text})
 
 
 def test_round_trip(path: Path, contract: Contract, network: Network) -> None:
@@ -79,6 +94,100 @@ def test_a_head_is_optional(tmp_path: Path, contract: Contract, config: ModelCon
     loaded = load_checkpoint(path)
     assert loaded.contract.class_names == ()
     assert loaded.network.segmentation is None
+
+
+def test_a_head_in_teacher_space_comes_back(
+    tmp_path: Path, contract: Contract, config: ModelConfig
+) -> None:
+    contract = replace(
+        contract,
+        teacher=Teacher('lite0', 'ab' * 32, 64, 16, channels=9, components=5, hidden=7),
+        segmentation=Segmentation('teacher', 6),
+    )
+    network = Network(config, 3, contract.teacher, contract.segmentation)
+    network.initialise(torch.Generator().manual_seed(1))
+    save_checkpoint(tmp_path / 'headed', contract, network)
+    loaded = load_checkpoint(tmp_path / 'headed')
+    assert loaded.contract == contract
+    embedding = torch.randn(9, config.point_width)
+    assert torch.equal(loaded.network.segmentation(embedding), network.segmentation(embedding))
+    with pytest.raises(BadConfig, match='space of a teacher'):
+        replace(contract, teacher=None)
+
+
+def taught(width: int) -> Prototypes:
+    """Three examples of two classes."""
+    draw = torch.Generator().manual_seed(3)
+    prototypes = Prototypes.none(width)
+    for name in ('kerb', 'road', 'kerb'):
+        prototypes = prototypes.added(name, torch.randn(width, generator=draw))
+    return prototypes
+
+
+@pytest.fixture
+def taught_path(tmp_path: Path, contract: Contract, network: Network) -> Path:
+    path = tmp_path / 'tiny.safetensors'
+    save_checkpoint(path, contract, network, taught(contract.model.point_width))
+    return path
+
+
+def test_prototypes_come_back_and_answer_the_same(
+    tmp_path: Path, taught_path: Path, contract: Contract
+) -> None:
+    before, loaded = taught(contract.model.point_width), load_checkpoint(taught_path)
+    assert loaded.contract == replace(contract, prototypes=Taught(('kerb', 'road'), (2, 1)))
+    assert loaded.prototypes.names == before.names
+    embedding = loaded.network.normalisation(torch.randn(50, contract.model.point_width))
+    pairs = zip(loaded.prototypes.answer(embedding), before.answer(embedding), strict=True)
+    assert all(torch.equal(*pair) for pair in pairs)
+    # What is not taught any more leaves the file.
+    save_checkpoint(tmp_path / 'forgotten', loaded.contract, loaded.network)
+    forgotten = load_checkpoint(tmp_path / 'forgotten')
+    assert forgotten.contract.prototypes is None
+    assert forgotten.prototypes.counts == ()
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        (lambda plain, _: plain['prototypes']['counts'].pop(), 'counts are'),
+        (lambda plain, _: plain['prototypes'].update(counts=[1, 2]), r'class_of is not .*\(1, 2\)'),
+        (lambda plain, _: plain['prototypes'].update(counts=[3, 1]), r'class_of is \(3,\)'),
+        (lambda plain, _: plain['prototypes'].update(counts=[2, 0]), 'above 0'),
+        (lambda plain, _: plain['prototypes'].update(names=['a', 'a']), 'distinct'),
+        (lambda plain, _: plain['prototypes'].update(names=['kerb', 'raod']), 'checksum'),
+        (lambda plain, _: plain.update(prototypes=None), 'unexpected tensor prototypes.class_of'),
+        (lambda plain, _: plain.update(segmentation={'space': 'image'}), 'space is'),
+        (lambda plain, _: plain.update(segmentation={'space': 'teacher'}), 'has none'),
+        (lambda plain, _: plain['segmentation'].update(hidden=-1), 'hidden is -1'),
+        (lambda _, tensors: tensors['prototypes.class_of'].fill_(9), 'class_of is not'),
+        (lambda _, tensors: tensors['prototypes.class_of'].fill_(-1), 'class_of is not'),
+        (lambda _, tensors: tensors['prototypes.vectors'].mul_(2), 'unit length'),
+        (lambda _, tensors: tensors['prototypes.vectors'].neg_(), 'checksum'),
+        (
+            lambda _, tensors: tensors['prototypes.vectors'].fill_(float('nan')),
+            'prototypes.vectors holds .* not finite',
+        ),
+    ],
+)
+def test_damaged_prototypes_are_refused(taught_path: Path, change: Change, reason: str) -> None:
+    rewrite(taught_path, change)
+    with pytest.raises(BadCheckpoint, match=rf'tiny\.safetensors: .*({reason})'):
+        load_checkpoint(taught_path)
+
+
+def test_a_file_from_before_the_normalisation_is_read_without(path: Path) -> None:
+    with safetensors.safe_open(path, 'pt') as opened:
+        plain = json.loads(opened.metadata()['contract'])
+    del plain['checksum'], plain['segmentation']
+    tensors = safetensors.torch.load_file(path)
+    tensors = {name: value for name, value in tensors.items() if 'normalisation' not in name}
+    text = json.dumps(
+        {**plain, 'checksum': checksum(plain, tensors)}, sort_keys=True, separators=(',', ':')
+    )
+    safetensors.torch.save_file(tensors, path, {'contract': text})
+    normalisation = load_checkpoint(path).network.normalisation
+    assert torch.equal(normalisation.matrix, torch.eye(len(normalisation.mean)))
 
 
 def test_a_network_that_breaks_its_contract_is_not_saved(
@@ -155,19 +264,6 @@ def test_unreadable_paths_are_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path / 'nowhere.safetensors')
     with pytest.raises(BadCheckpoint, match='cannot be read'):
         load_checkpoint(tmp_path)
-
-
-Change = Callable[[dict[str, Any], dict[str, Tensor]], None]
-
-
-def rewrite(path: Path, change: Change) -> None:
-    """Change contract and tensors, and write a well-formed file with the old checksum."""
-    with safetensors.safe_open(path, 'pt') as opened:
-        plain = json.loads(opened.metadata()['contract'])
-    tensors = safetensors.torch.load_file(path)
-    change(plain, tensors)
-    text = json.dumps(plain, sort_keys=True, separators=(',', ':'))
-    safetensors.torch.save_file(tensors, path, {'contract': text})
 
 
 @pytest.mark.parametrize(

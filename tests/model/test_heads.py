@@ -3,11 +3,23 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
-from cross4d_jepa_ros.model.heads import ColourBasis, SegmentationHead, frame_embedding
+from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, Segmentation, Teacher
+from cross4d_jepa_ros.model.heads import (
+    SHRINKAGE,
+    ColourBasis,
+    EmbeddingNormalisation,
+    SegmentationHead,
+    frame_embedding,
+)
+from cross4d_jepa_ros.model.network import Network
+
+TEACHER = Teacher('lite0', 'ab' * 32, 64, 16, channels=9, components=5, hidden=0)
 
 
 def test_classes_are_those_of_a_softmax() -> None:
@@ -28,6 +40,82 @@ def test_huge_logits_stay_probabilities() -> None:
     class_id, probability = head.classify(torch.tensor([[3.0], [-3.0], [0.0]]))
     assert class_id.tolist()[:2] == [0, 1]
     assert probability.tolist() == [1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize('space', ['point', 'teacher'])
+@pytest.mark.parametrize('hidden', [0, 8])
+def test_heads_read_the_space_that_they_are_for(
+    config: ModelConfig, space: str, hidden: int
+) -> None:
+    network = Network(config, 4, TEACHER, Segmentation(space, hidden))
+    network.initialise(torch.Generator().manual_seed(0))
+    head, teacher_space = network.segmentation, network.teacher_space
+    assert head is not None and teacher_space is not None
+    names = [name for name in network.state_dict() if name.startswith('segmentation')]
+    layers = ['segmentation.hidden.bias', 'segmentation.hidden.weight'] if hidden else []
+    assert sorted(names) == ['segmentation.bias', *layers, 'segmentation.weight']
+
+    embedding = 5 * torch.randn(40, config.point_width)
+    read = embedding
+    if space == 'teacher':
+        read = teacher_space(embedding)
+        read = read / read.square().sum(1, keepdim=True).sqrt()
+    torch.testing.assert_close(head.features(embedding), read)
+    if hidden:
+        read = (read @ head.hidden.weight.T + head.hidden.bias).clamp_min(0)
+    logits = read @ head.weight.T + head.bias
+    torch.testing.assert_close(head(embedding), logits)
+    class_id, probability = head.classify(embedding)
+    assert class_id.tolist() == logits.argmax(1).tolist()
+    torch.testing.assert_close(probability, logits.softmax(1).amax(1))
+
+
+def test_a_copied_network_has_a_head_of_its_own(config: ModelConfig) -> None:
+    network = Network(config, 4, TEACHER, Segmentation('teacher'))
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        network.teacher_space.out.weight.zero_()
+        network.teacher_space.out.bias.fill_(1)
+    embedding = torch.randn(3, config.point_width)
+    own = torch.nn.functional.normalize(copied.teacher_space(embedding), dim=1)
+    torch.testing.assert_close(copied.segmentation.features(embedding), own)
+
+
+def test_a_teacher_space_that_is_not_there_is_not_read(config: ModelConfig) -> None:
+    with pytest.raises(BadConfig, match='learnt from none'):
+        Network(config, 4, None, Segmentation('teacher'))
+
+
+def test_normalised_embeddings_of_any_data_are_spread_evenly() -> None:
+    draw = torch.Generator().manual_seed(0)
+    points = torch.randn(4000, 3, generator=draw, dtype=torch.float64)
+    points = points * torch.tensor([9.0, 1.0, 0.01]) + torch.tensor([5.0, 50.0, -7.0])
+    normalisation = EmbeddingNormalisation(3)
+    normalisation.fit(points)
+    white = normalisation.whitened(points)
+    assert white.mean(0).abs().max() < 1e-4
+    variance = points.var(0, correction=0)
+    expected = variance / (variance + SHRINKAGE * variance.mean())
+    torch.testing.assert_close(white.double().var(0, correction=0), expected, atol=0.01, rtol=0.01)
+    torch.testing.assert_close(normalisation(points).norm(dim=1), torch.ones(4000))
+
+
+def test_normalisation_by_hand_and_by_weight() -> None:
+    normalisation = EmbeddingNormalisation(2)
+    corners = torch.tensor([[5.0, 1.0], [-1.0, 1.0], [2.0, 3.0], [2.0, -1.0], [90.0, 90.0]])
+    normalisation.fit(corners, torch.tensor([1.0, 1.0, 1.0, 1.0, 0.0]))
+    # Mean (2, 1), variances 4.5 and 2, their mean 3.25.
+    scale = [(4.5 + SHRINKAGE * 3.25) ** -0.5, (2 + SHRINKAGE * 3.25) ** -0.5]
+    torch.testing.assert_close(normalisation.mean, torch.tensor([2.0, 1.0]))
+    torch.testing.assert_close(normalisation.matrix, torch.diag(torch.tensor(scale)))
+    found = normalisation(torch.tensor([[3.0, 1.0], [2.0, 0.0]], dtype=torch.bfloat16))
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
+
+
+def test_normalisation_of_equal_embeddings_is_finite() -> None:
+    normalisation = EmbeddingNormalisation(2)
+    normalisation.fit(torch.ones(5, 2))
+    assert normalisation(torch.tensor([[1.0, 1.0], [2.0, 1.0]])).isfinite().all()
 
 
 def test_the_basis_is_the_principal_components() -> None:
