@@ -8,6 +8,8 @@ colour, label and whether it moves in one byte each.
 from __future__ import annotations
 
 import bisect
+import copy
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -187,6 +189,8 @@ class SweepFiles:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._files = [safe_open(str(path), 'np') for path in paths]
+        # Of `with_fraction`: sweeps that keep labels; of the only one, the share and a seed.
+        self._kept: dict[int, tuple[float, int]] | None = None
         self._starts: list[NDArray[np.int64]] = [file.get_tensor('start') for file in self._files]
         self._first = np.cumsum([0] + [len(start) - 1 for start in self._starts]).tolist()
 
@@ -201,7 +205,7 @@ class SweepFiles:
     def __getitem__(self, position: int) -> LabelledSweep:
         number, local = self._found(position)
         file, start = self._files[number], self._starts[number]
-        points = slice(int(start[local]), int(start[local + 1]))
+        points = slice(*start[local : local + 2].tolist())
         names = file.keys()
         intensity = pose = None
         if 'intensity' in names:
@@ -213,10 +217,24 @@ class SweepFiles:
             xyz=file.get_slice('xyz')[points].astype(np.float32) * np.float32(GRID_M),
             intensity=intensity,
             rgb=file.get_slice('rgb')[points].astype(np.float32) / np.float32(255),
-            label=file.get_slice('label')[points],
+            label=self._labels(position),
             moving=file.get_slice('moving')[points],
             fixed_from_base=pose,
         )
+
+    def _labels(self, position: int) -> NDArray[np.uint8]:
+        number, local = self._found(position)
+        points = slice(*self._starts[number][local : local + 2].tolist())
+        share, seed = (1.0, 0) if self._kept is None else self._kept.get(position, (0.0, 0))
+        if not share:
+            return np.full(points.stop - points.start, UNKNOWN, np.uint8)
+        label: NDArray[np.uint8] = self._files[number].get_slice('label')[points]
+        if share == 1:
+            return label
+        known = np.flatnonzero(label != UNKNOWN)
+        order = np.random.default_rng((seed, position)).permutation(known)
+        label[order[math.ceil(share * len(known)) :]] = UNKNOWN
+        return label
 
     def window(self, position: int, sweeps: int) -> list[LabelledSweep]:
         """Read a sweep and those before it in its recording.
@@ -243,18 +261,67 @@ class SweepFiles:
         number = bisect.bisect_right(self._first, position) - 1
         return number, position - self._first[number]
 
+    def with_fraction(self, fraction: float, seed: int) -> SweepFiles:
+        """Return the same sweeps, most of them without their labels.
+
+        Labels are kept by whole sweeps, the same share of each recording's as far as that goes;
+        where the fraction is less than one sweep, by points of one. With equal seeds a smaller
+        fraction's labels are among those of a larger one.
+
+        Args:
+            fraction: Of the sweeps with labels, above 0 and up to 1.
+            seed: Of the draw.
+
+        Raises:
+            ValueError: The fraction is out of its bounds, or there are no labels.
+
+        """
+        if not 0 < fraction <= 1:
+            msg = f'label_fraction is {fraction}: give more than 0, up to 1'
+            raise ValueError(msg)
+        labelled = self.labelled
+        if not len(labelled):
+            msg = 'no sweep has labels: nothing can be learnt from them'
+            raise ValueError(msg)
+        draw = np.random.default_rng(seed)
+        turn: list[tuple[float, int]] = []
+        offsets = draw.permutation(len(self.recordings)) / len(self.recordings)
+        for recording, offset in zip(self.recordings, offsets, strict=True):
+            own = draw.permutation(
+                labelled[(labelled >= recording.start) & (labelled < recording.stop)]
+            )
+            turn += [
+                ((rank + offset) / len(own), int(position)) for rank, position in enumerate(own)
+            ]
+        order = [position for _, position in sorted(turn)]
+        count = fraction * len(order)
+        share = min(1.0, count)
+        less = copy.copy(self)
+        less._kept = dict.fromkeys(order[: max(1, round(count))], (share, seed))
+        return less
+
+    @property
+    def labelled(self) -> NDArray[np.int64]:
+        """Positions of the sweeps with a known label, ascending."""
+        there = [pos for pos in range(len(self)) if (self._labels(pos) != UNKNOWN).any()]
+        return np.array(there, np.int64)
+
     def label_counts(self) -> NDArray[np.int64]:
         """Points of each label over all sweeps, (256,)."""
-        counts = [np.bincount(file.get_tensor('label'), minlength=256) for file in self._files]
-        total: NDArray[np.int64] = np.sum(counts, axis=0)
+        total = np.zeros(256, np.int64)
+        for position in range(len(self)):
+            total += np.bincount(self._labels(position), minlength=256)
         return total
 
     def moving_counts(self, labels: Sequence[int]) -> NDArray[np.int64]:
         """Points of each value of `moving`, (256,), among those of some labels."""
         total = np.zeros(256, np.int64)
-        for file in self._files:
-            chosen = np.isin(file.get_tensor('label'), labels)
-            total += np.bincount(file.get_tensor('moving')[chosen], minlength=256)
+        for position in range(len(self)):
+            number, local = self._found(position)
+            points = slice(*self._starts[number][local : local + 2].tolist())
+            chosen = np.isin(self._labels(position), labels)
+            moving = self._files[number].get_slice('moving')[points]
+            total += np.bincount(moving[chosen], minlength=256)
         return total
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +152,50 @@ def test_things_that_are_fast_enough_move(
     (sweep,) = read_recording(town, NAMES, stride=1, range_m=50.0)
     assert sweep.moving.tolist() == moving
     assert sweep.stamp_ns == tiny.START_NS
+
+
+def known(files: SweepFiles) -> list[set[int]]:
+    """Points of each sweep that keep their label."""
+    return [set(np.flatnonzero(files[i].label != 255)) for i in range(len(files))]
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> SweepFiles:
+    """Three recordings of 4, 12 and 24 sweeps; one more without a label."""
+    for name, count in (('a', 4), ('b', 12), ('c', 24)):
+        write_sweeps(tmp_path / name, [drawn(seed, 40) for seed in range(count)])
+    blind = drawn(99, 40)
+    blind.label[:] = 255
+    write_sweeps(tmp_path / 'd', [blind])
+    return SweepFiles([tmp_path / name for name in 'abcd'])
+
+
+def test_a_smaller_share_of_the_labels_is_part_of_a_larger_one(many: SweepFiles) -> None:
+    fractions = (1.0, 0.5, 0.25, 0.1, 0.05, 0.025, 0.01, 0.005)
+    found = [known(many.with_fraction(fraction, 3)) for fraction in fractions]
+    assert found[0] == known(many)
+    for more, less in pairwise(found):
+        assert all(few <= all_ for few, all_ in zip(less, more, strict=True))
+    # 40 sweeps of 40 points have labels.
+    points = [sum(map(len, sweeps)) for sweeps in found]
+    assert points == [1600, 800, 400, 160, 80, 40, 16, 8]
+    # As many of each recording as its length asks for.
+    of_each = [sum(map(bool, found[2][part.start : part.stop])) for part in many.recordings]
+    assert of_each == [1, 3, 6, 0]
+    few = many.with_fraction(0.1, 3)
+    np.testing.assert_array_equal(few.labelled, np.flatnonzero(list(map(len, found[3]))))
+    assert few.label_counts()[:255].sum() == 160
+    assert known(many.with_fraction(0.1, 3)) == found[3]
+    assert known(many.with_fraction(0.1, 4)) != found[3]
+    assert known(many) == found[0]
+
+
+@pytest.mark.parametrize('fraction', [0.0, -0.1, 1.1])
+def test_a_share_out_of_its_bounds_is_refused(many: SweepFiles, fraction: float) -> None:
+    with pytest.raises(ValueError, match=f'label_fraction is {fraction}: give more than 0'):
+        many.with_fraction(fraction, 0)
+
+
+def test_a_share_of_no_labels_is_refused(many: SweepFiles, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='no sweep has labels'):
+        SweepFiles([tmp_path / 'd']).with_fraction(0.5, 0)
