@@ -140,6 +140,28 @@ def deskewed(
     return moved
 
 
+def in_base(
+    sweep: Sweep,
+    base_from_sensor: NDArray[np.float64],
+    stamp_from_knot: NDArray[np.float32] | None,
+) -> NDArray[np.float32]:
+    """Bring the points of a sweep into the base frame at its stamp.
+
+    Args:
+        sweep: N points.
+        base_from_sensor: (4, 4).
+        stamp_from_knot: As of `deskewed`; None to take the points as if taken at once.
+
+    Returns:
+        (N, 3) m.
+
+    """
+    xyz = transform_points(base_from_sensor, sweep.xyz)
+    if sweep.time_offset_ns is None or stamp_from_knot is None:
+        return xyz
+    return deskewed(xyz, sweep.time_offset_ns, stamp_from_knot)
+
+
 class FrameAssembler:
     """Turns messages (live or from a bag, duck-typed) into SensorFrames.
 
@@ -221,17 +243,14 @@ class FrameAssembler:
         self._find_fixed_frame(sweep)
         base_from_sensor = upright_from_sensor.copy()
         base_from_sensor[2, 3] += self._height(sweep, upright_from_sensor)
-        xyz_base = transform_points(base_from_sensor, sweep.xyz)
         stamp_from_knot = self._motion(sweep, base_from_sensor)
-        if sweep.time_offset_ns is not None and stamp_from_knot is not None:
-            xyz_base = deskewed(xyz_base, sweep.time_offset_ns, stamp_from_knot)
         fixed_from_base = None
         if self._fixed_frame:
             fixed_from_base = self._pose(sweep, base_from_sensor, np.array([sweep.stamp_ns]))
         return SensorFrame(
             stamp_ns=sweep.stamp_ns,
             sweep=sweep,
-            xyz_base=xyz_base,
+            xyz_base=in_base(sweep, base_from_sensor, stamp_from_knot),
             base_from_sensor=base_from_sensor,
             fixed_from_base=None if fixed_from_base is None else fixed_from_base[0],
             views=tuple(self._views(sweep, images, base_from_sensor)) if views else (),

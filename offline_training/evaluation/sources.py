@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from cross4d_jepa_ros.bag_frames import BagFrames, truth_class_names, truth_topic
 from cross4d_jepa_ros.bag_setup import BagSetup, settle
 from cross4d_jepa_ros.bags import Bag, note
-from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame, deskewed
+from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame, in_base
 from cross4d_jepa_ros.sensing.images import MalformedImage, decode_image
 from cross4d_jepa_ros.sensing.point_clouds import CloudConfig, CloudDecoder, MalformedCloud
-from cross4d_jepa_ros.sensing.poses import transform_points
 from offline_training.label_map import LabelMap
 from offline_training.logs.bag_index import BagChoice, colour_topics
 from offline_training.logs.kitti_folder import KittiFolder, is_kitti
@@ -230,9 +229,6 @@ def _kitti_frame(folder: KittiFolder, row: IndexedSweep) -> tuple[Any, SensorFra
     message = folder.cloud(row)
     decoder = CloudDecoder(CloudConfig(), intensity_ceiling=row.intensity_ceiling)
     sweep = replace(decoder.decode(message), frame_id=row.frame_id)
-    xyz = transform_points(row.base_from_sensor, sweep.xyz)
-    if row.stamp_from_knot is not None and sweep.time_offset_ns is not None:
-        xyz = deskewed(xyz, sweep.time_offset_ns, row.stamp_from_knot)
     views = tuple(
         CameraView(
             camera,
@@ -247,7 +243,7 @@ def _kitti_frame(folder: KittiFolder, row: IndexedSweep) -> tuple[Any, SensorFra
     frame = SensorFrame(
         row.stamp_ns,
         sweep,
-        xyz,
+        in_base(sweep, row.base_from_sensor, row.stamp_from_knot),
         row.base_from_sensor,
         row.fixed_from_base,
         views,

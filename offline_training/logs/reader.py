@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.bags import BadBag, Bag
-from cross4d_jepa_ros.sensing.frames import deskewed
+from cross4d_jepa_ros.sensing.frames import in_base
 from cross4d_jepa_ros.sensing.images import MalformedImage, decode_image
 from cross4d_jepa_ros.sensing.point_clouds import (
     CloudConfig,
@@ -22,7 +22,6 @@ from cross4d_jepa_ros.sensing.point_clouds import (
     stamp_ns,
     structured_view,
 )
-from cross4d_jepa_ros.sensing.poses import transform_points
 from offline_training.logs.kitti_folder import KittiFolder, is_kitti
 from offline_training.logs.table import BadIndex, Index, IndexedSweep, Shot
 
@@ -99,9 +98,7 @@ class LogReader:
         sweep = self._read(row, lambda log: decoder.decode(log.cloud(row)))
         if len(sweep.xyz) != row.points:
             raise self._changed(row, f'{len(sweep.xyz)} points instead of {row.points}')
-        xyz = transform_points(row.base_from_sensor, sweep.xyz)
-        if row.stamp_from_knot is not None and sweep.time_offset_ns is not None:
-            xyz = deskewed(xyz, sweep.time_offset_ns, row.stamp_from_knot)
+        xyz = in_base(sweep, row.base_from_sensor, row.stamp_from_knot)
         return ReadSweep(row.stamp_ns, xyz, sweep.intensity, sweep.time_offset_ns, sweep.index)
 
     def image(self, row: IndexedSweep, camera: int) -> NDArray[np.uint8]:
