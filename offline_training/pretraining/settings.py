@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, from_mapping, load_model_config
+from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, load_model_config
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.augmentation import Augmentation
 from offline_training.objectives.settings import Objectives
+from offline_training.settings_file import read_settings
 
 PRECISIONS = ('auto', 'fp32', 'bf16')
 
@@ -90,25 +89,7 @@ def load_pretraining(path: Path, changes: Sequence[str] = ()) -> tuple[Pretraini
         OSError: It cannot be read.
 
     """
-    try:
-        mapping = yaml.safe_load(path.read_text())
-        for change in changes:
-            key, equals, value = change.partition('=')
-            if not equals or not isinstance(mapping, dict):
-                msg = f'{change!r} is no change: give key=value, such as epochs=2'
-                raise BadConfig(msg)
-            *groups, last = key.split('.')
-            group = mapping
-            for name in groups:
-                group = group.get(name)
-                if not isinstance(group, dict):
-                    msg = f'{change!r}: there is no group {name!r}'
-                    raise BadConfig(msg)
-            group[last] = yaml.safe_load(value)
-        return from_mapping(Pretraining, mapping), mapping
-    except (BadConfig, yaml.YAMLError, UnicodeDecodeError) as error:
-        msg = f'{path}: {error}'
-        raise BadConfig(msg) from error
+    return read_settings(Pretraining, path, changes)
 
 
 def pretrained_model(config: Pretraining) -> ModelConfig:
