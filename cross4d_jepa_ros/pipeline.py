@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,9 @@ from cross4d_jepa_ros.compute import GpuStopwatch, Stopwatch, choose
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.heads import frame_embedding
 from cross4d_jepa_ros.model.live_memory import LiveMemory
+from cross4d_jepa_ros.model.naming import TeachableSweep, named, threshold_table
 from cross4d_jepa_ros.model.network import SweepInput
+from cross4d_jepa_ros.model.prototypes import Prototypes, named_together
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
@@ -44,8 +46,8 @@ class Perception:
     """The answer to one sweep; P is the height x width of its message.
 
     Attributes:
-        class_id: (P,) index into the contract's class names, in the message's order; 255 where
-            the point is invalid, out of range, or below the threshold.
+        class_id: (P,) index into the contract's `answer_names`, in the message's order; 255 where
+            the point is invalid, out of range, below the threshold, or nothing that is known.
         probability: (P,) of the most probable class, also below the threshold; 0 where the point
             is invalid or out of range.
         token_xyz: (M, 3) mean of each token's points, sensor frame, m.
@@ -93,6 +95,11 @@ class Pipeline:
             while running.
 
     Attributes:
+        contract: Of the checkpoint; its record of taught classes follows `prototypes`.
+        class_thresholds: By class name; there they replace `probability_threshold`. May be
+            replaced while running; names of no class are passed over.
+        teaching: Whether the newest sweep is kept for `embedding_at`; may be set while running.
+        newest: That sweep; None before the first one, after a reset, and without teaching.
         window_length: Sweeps that the last answer depended on, its own included.
         last_reset: Why the past was last forgotten because the stream broke; empty if never.
         precision: In use: `fp32`, `bf16` or `fp16`.
@@ -124,11 +131,48 @@ class Pipeline:
         self.contract = loaded.contract
         self.model_sha256 = loaded.sha256
         self.probability_threshold = probability_threshold
+        self.class_thresholds: dict[str, float] = {}
+        self.teaching = False
+        self.newest: TeachableSweep | None = None
         self.last_reset = ''
         self.window_length = 1
         self._network = loaded.network.to(self.device)
         self._network.reckon_in(self._compute.dtype)
         self._memory = LiveMemory(self.contract.model)
+        self.prototypes = loaded.prototypes
+
+    @property
+    def prototypes(self) -> Prototypes:
+        """What was taught by examples; may be replaced while running, from any thread.
+
+        Raises:
+            BadConfig: On replacing: there would be more than 255 classes.
+
+        """
+        return self._prototypes
+
+    @prototypes.setter
+    def prototypes(self, prototypes: Prototypes) -> None:
+        self.contract = replace(self.contract, prototypes=prototypes.record)
+        self._prototypes = prototypes.to(self.device)
+
+    @torch.inference_mode()
+    def embedding_at(self, xyz: NDArray[np.float64]) -> torch.Tensor:
+        """Take the normalised embedding (C,) of the point of the newest sweep that is nearest.
+
+        Args:
+            xyz: (3,) in the frame of `newest`, m.
+
+        Raises:
+            ValueError: No sweep is kept, or none of its points is near.
+
+        """
+        if self.newest is None:
+            msg = 'no sweep was answered since teaching began'
+            raise ValueError(msg)
+        one = self.newest.embedding_at(xyz)  # (C,)
+        normalised: torch.Tensor = self._network.normalisation(one[None])[0]  # (C,)
+        return normalised
 
     @property
     def sweeps(self) -> int:
@@ -150,6 +194,7 @@ class Pipeline:
 
         """
         self.last_reset = reason or self.last_reset
+        self.newest = None
         self._memory.clear()
 
     def free_memory(self) -> None:
@@ -164,7 +209,8 @@ class Pipeline:
         Args:
             frame: The sweep with its poses and images; images are looked at only by a network
                 with colour.
-            outputs: What is wanted. Segmentation stays None where the checkpoint has no head.
+            outputs: What is wanted. Segmentation stays None where the checkpoint has no head and
+                nothing is taught.
 
         Raises:
             ValueError: An image is not (H, W, 3) uint8 of its camera's size, or `xyz_base` has
@@ -186,11 +232,13 @@ class Pipeline:
         if newest is not None:
             self._memory.add(newest)
             watch.lap('temporal')
-        if network.segmentation is None:
+        teaching = self.teaching
+        if network.segmentation is None and not self.prototypes.names and not teaching:
             outputs &= ~Output.SEGMENTATION
-        if outputs & (Output.SEGMENTATION | Output.EMBEDDINGS_RGB):
+        if teaching or outputs & (Output.SEGMENTATION | Output.EMBEDDINGS_RGB):
             point = network.decode(token, point, sweep.patches)  # (L, C)
             watch.lap('point_decoder')
+        self.newest = self._teachable(frame, sweep, point) if teaching else None
         return self._answer(frame, outputs, sweep, token, point, reset, watch)
 
     def _sweep_input(self, frame: SensorFrame) -> SweepInput:
@@ -214,6 +262,22 @@ class Pipeline:
             frame.fixed_from_base,
         )
 
+    def _teachable(
+        self, frame: SensorFrame, sweep: SweepInput, embedding: torch.Tensor
+    ) -> TeachableSweep:
+        (kept,) = self._compute.download(sweep.patches.kept_point)  # (L,)
+        swept = frame.sweep
+        return TeachableSweep(frame.stamp_ns, swept.frame_id, swept.xyz[kept], embedding)
+
+    def _least(self, class_id: torch.Tensor, taught: Prototypes) -> torch.Tensor | float:
+        """Least probability that a point of each class (L,) must have to be named so."""
+        of_all, of_class = self.probability_threshold, self.class_thresholds
+        if not of_class:
+            return of_all
+        names = named_together(self.contract.class_names, taught.names)
+        table = threshold_table(names, of_all, of_class)  # (256,)
+        return table.to(self.device)[class_id.long()]  # (L,)
+
     def _answer(
         self,
         frame: SensorFrame,
@@ -226,9 +290,10 @@ class Pipeline:
     ) -> Perception:
         network, patches = self._network, sweep.patches
         found = {'point': patches.point}  # (K,)
-        if Output.SEGMENTATION in outputs and network.segmentation is not None:
-            best, certainty = network.segmentation.classify(point)  # (L,), (L,)
-            best = best.where(certainty >= self.probability_threshold, UNKNOWN)  # (L,)
+        if Output.SEGMENTATION in outputs:
+            taught, classes = self.prototypes, self.contract.class_names
+            best, certainty = named(network, classes, taught, point)  # (L,), (L,)
+            best = best.where(certainty >= self._least(best, taught), UNKNOWN)  # (L,)
             found['class_id'] = patches.spread(best.to(torch.uint8))  # (K,)
             found['probability'] = patches.spread(certainty)  # (K,)
         if Output.EMBEDDINGS_RGB in outputs:

@@ -30,7 +30,7 @@ from cross4d_jepa_ros.model.config import (
 )
 from cross4d_jepa_ros.model.heads import EmbeddingNormalisation
 from cross4d_jepa_ros.model.network import Network
-from cross4d_jepa_ros.model.prototypes import Prototypes, named_together
+from cross4d_jepa_ros.model.prototypes import Prototypes, named_together, taught_colour
 from cross4d_jepa_ros.model.tokenizer import InputFeature, input_features
 
 SCHEMA_VERSION = 2
@@ -102,10 +102,21 @@ class Contract:
         if self.segmentation.space == 'teacher' and self.teacher is None:
             msg = 'its segmentation reads the space of a teacher, but it has none'
             raise BadConfig(msg)
-        taught = self.prototypes.names if self.prototypes else ()
-        if len(named_together(names, taught)) > 255:
-            msg = f'its {len(names)} classes and {len(taught)} taught ones are more than 255'
+        if len(self.answer_names) > 255:
+            msg = f'its {len(self.answer_names)} classes, taught ones included, are more than 255'
             raise BadConfig(msg)
+
+    @property
+    def answer_names(self) -> tuple[str, ...]:
+        """Classes of an answer: those of the head, then those that were taught beside them."""
+        taught = self.prototypes.names if self.prototypes else ()
+        return named_together(self.class_names, taught)
+
+    @property
+    def answer_palette(self) -> tuple[tuple[int, int, int], ...]:
+        """RGB of each of `answer_names`."""
+        beside = len(self.answer_names) - len(self.class_names)
+        return (*self.palette, *(taught_colour(number) for number in range(beside)))
 
     @property
     def colour(self) -> bool:
@@ -147,9 +158,8 @@ def save_checkpoint(
 
     """
     tensors = {name: value.contiguous().cpu() for name, value in network.state_dict().items()}
-    taught = None
-    if prototypes is not None and prototypes.names:
-        taught = Taught(prototypes.names, prototypes.counts)
+    taught = prototypes.record if prototypes is not None else None
+    if prototypes is not None and taught is not None:
         tensors['prototypes.vectors'] = prototypes.vectors.contiguous().cpu()  # (n, C)
         tensors['prototypes.class_of'] = prototypes.class_of.cpu()  # (n,)
     contract = replace(contract, prototypes=taught)

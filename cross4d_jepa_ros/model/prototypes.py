@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cross4d_jepa_ros.model.config import Taught
+
 # Similarities are divided by it before the softmax.
 TEMPERATURE = 0.07
 # A point whose best class is less similar than this is none of them.
@@ -43,6 +45,11 @@ class Prototypes:
     def counts(self) -> tuple[int, ...]:
         """Examples of each class."""
         return tuple(torch.bincount(self.class_of, minlength=len(self.names)).tolist())
+
+    @property
+    def record(self) -> Taught | None:
+        """What a contract says of them."""
+        return Taught(self.names, self.counts) if self.names else None
 
     def added(self, name: str, vector: Tensor) -> Prototypes:
         """Return these and one more example.
