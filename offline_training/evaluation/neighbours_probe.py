@@ -74,7 +74,7 @@ def nearest_answers(
     known = direction(known)  # (n, F)
     count = min(config.neighbours, len(known))
     answers = []
-    for block in torch.from_numpy(asked).split(_ANSWERED_AT_ONCE):
+    for block in torch.split(torch.from_numpy(asked), _ANSWERED_AT_ONCE):
         similarity, nearest = (direction(block) @ known.T).topk(count, dim=1)  # (B, k), (B, k)
         weight = ((similarity - 1) / TEMPERATURE).exp()  # (B, k)
         answers.append((weight[:, :, None] * vote[nearest]).sum(1).argmax(1))  # (B,)
