@@ -192,12 +192,42 @@ def draw_sweep(
         _draw_from_above(axes, frame.xyz_base, rgb, _enlargement(rgb, paint.legend), up)
         axes.set_title(name)
     for place, view in zip(in_camera, frame.views, strict=True):
-        axes = figure.add_subplot(grid[place])
-        enlargement = _enlargement(paint.rgb, paint.legend)
-        _draw_in_camera(axes, view, frame.xyz_base, paint.rgb, enlargement)
-        offset_ms = (view.stamp_ns - frame.stamp_ns) / 1e6
-        when = f'{abs(offset_ms):.0f} ms {"before" if offset_ms < 0 else "after"} the sweep'
-        axes.set_title(f'{camera_names[view.camera_index]}, {when}')
+        _draw_view(figure.add_subplot(grid[place]), frame, view, paint, camera_names)
+    _finish(path, figure, paint, title)
+
+
+def draw_cameras(
+    path: Path, frame: SensorFrame, paint: Paint, *, title: str, camera_names: Sequence[str]
+) -> None:
+    """Write a PNG: the points of a sweep over the image of each camera, one below the other.
+
+    Args:
+        path: File to write.
+        frame: The sweep with at least one camera view.
+        paint: Colours of the sweep's points.
+        title: Headline.
+        camera_names: Of each camera, by index.
+
+    """
+    shapes = [view.camera.height / view.camera.width for view in frame.views]
+    figure = plt.figure(figsize=(14, 1.5 + 13.5 * sum(shapes)), dpi=110, layout='constrained')
+    grid = figure.add_gridspec(len(shapes), 1, height_ratios=shapes)
+    for place, view in enumerate(frame.views):
+        _draw_view(figure.add_subplot(grid[place]), frame, view, paint, camera_names)
+    _finish(path, figure, paint, title)
+
+
+def _draw_view(
+    axes: Axes, frame: SensorFrame, view: CameraView, paint: Paint, camera_names: Sequence[str]
+) -> None:
+    enlargement = _enlargement(paint.rgb, paint.legend)
+    _draw_in_camera(axes, view, frame.xyz_base, paint.rgb, enlargement)
+    offset_ms = (view.stamp_ns - frame.stamp_ns) / 1e6
+    when = f'{abs(offset_ms):.0f} ms {"before" if offset_ms < 0 else "after"} the sweep'
+    axes.set_title(f'{camera_names[view.camera_index]}, {when}')
+
+
+def _finish(path: Path, figure: Figure, paint: Paint, title: str) -> None:
     if paint.legend:
         _draw_legend(figure, paint.legend)
     figure.suptitle(title, fontsize=17)
