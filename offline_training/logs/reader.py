@@ -19,6 +19,7 @@ from cross4d_jepa_ros.sensing.point_clouds import (
     CloudConfig,
     CloudDecoder,
     MalformedCloud,
+    Sweep,
     stamp_ns,
     structured_view,
 )
@@ -101,6 +102,18 @@ class LogReader:
         xyz = in_base(sweep, row.base_from_sensor, row.stamp_from_knot)
         return ReadSweep(row.stamp_ns, xyz, sweep.intensity, sweep.time_offset_ns, sweep.index)
 
+    def sensor_xyz(self, row: IndexedSweep) -> NDArray[np.float32]:
+        """Read the points of `sweep(row)` as the message has them, motion within it and all.
+
+        Returns:
+            (N, 3) m, sensor frame.
+
+        Raises:
+            BadIndex: As `sweep`.
+
+        """
+        return self._decoded(row).xyz
+
     def image(self, row: IndexedSweep, camera: int) -> NDArray[np.uint8]:
         """Read the image of `row.shots[camera]`.
 
@@ -133,6 +146,13 @@ class LogReader:
             return None
         labels = self._read(row, lambda log: log.labels(row))
         return None if labels is None else labels[self.sweep(row).index]
+
+    def _decoded(self, row: IndexedSweep) -> Sweep:
+        decoder = CloudDecoder(CloudConfig(), intensity_ceiling=row.intensity_ceiling)
+        sweep = self._read(row, lambda log: decoder.decode(log.cloud(row)))
+        if len(sweep.xyz) != row.points:
+            raise self._changed(row, f'{len(sweep.xyz)} points instead of {row.points}')
+        return sweep
 
     def _read(self, row: IndexedSweep, read: Callable[[_Log], _Read]) -> _Read:
         try:
