@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 
+from cross4d_jepa_ros.pipeline import Perception
 from cross4d_jepa_ros.sensing.point_clouds import axis_fields, structured_view
 
 _DATATYPES = {
@@ -19,6 +20,40 @@ _DATATYPES = {
     'uint8': PointField.UINT8,
 }
 UNKNOWN_COLOUR = (110, 110, 110)
+
+
+def answer_clouds(
+    names: Collection[str],
+    sweep: PointCloud2,
+    perception: Perception,
+    palette: Sequence[Sequence[int]],
+) -> dict[str, PointCloud2]:
+    """Turn a perception into the messages of the given outputs, as far as it has their arrays.
+
+    Args:
+        names: Of `~/output/…`.
+        sweep: The message that is answered.
+        perception: The answer.
+        palette: RGB of each class.
+
+    """
+    answers = {}
+    class_id, probability = perception.class_id, perception.probability
+    if class_id is not None and probability is not None:
+        if 'segmentation' in names:
+            answers['segmentation'] = segmentation_cloud(sweep, class_id, probability)
+        if 'segmentation_rgb' in names:
+            answers['segmentation_rgb'] = coloured_cloud(sweep, palette_colours(class_id, palette))
+    tokens, embedding = perception.token_xyz, perception.token_embedding
+    if 'embeddings' in names and tokens is not None and embedding is not None:
+        answers['embeddings'] = embedding_cloud(sweep.header, tokens, embedding)
+    if 'embeddings_rgb' in names and perception.embedding_rgb is not None:
+        answers['embeddings_rgb'] = coloured_cloud(sweep, perception.embedding_rgb)
+    pooled = perception.frame_embedding
+    if 'frame_embedding' in names and pooled is not None:
+        origin = np.zeros((1, 3), dtype=np.float32)
+        answers['frame_embedding'] = embedding_cloud(sweep.header, origin, pooled[None])
+    return answers
 
 
 def segmentation_cloud(

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64
@@ -59,26 +58,7 @@ class Outputs:
         self, names: frozenset[str], sweep: PointCloud2, perception: Perception
     ) -> dict[str, PointCloud2]:
         """Turn a perception into the messages of the given outputs."""
-        answers = {}
-        class_id, probability = perception.class_id, perception.probability
-        if class_id is not None and probability is not None:
-            if 'segmentation' in names:
-                answers['segmentation'] = messages.segmentation_cloud(sweep, class_id, probability)
-            if 'segmentation_rgb' in names:
-                rgb = messages.palette_colours(class_id, self._palette)
-                answers['segmentation_rgb'] = messages.coloured_cloud(sweep, rgb)
-        tokens, embedding = perception.token_xyz, perception.token_embedding
-        if 'embeddings' in names and tokens is not None and embedding is not None:
-            answers['embeddings'] = messages.embedding_cloud(sweep.header, tokens, embedding)
-        if 'embeddings_rgb' in names and perception.embedding_rgb is not None:
-            answers['embeddings_rgb'] = messages.coloured_cloud(sweep, perception.embedding_rgb)
-        pooled = perception.frame_embedding
-        if 'frame_embedding' in names and pooled is not None:
-            origin = np.zeros((1, 3), dtype=np.float32)
-            answers['frame_embedding'] = messages.embedding_cloud(
-                sweep.header, origin, pooled[None]
-            )
-        return answers
+        return messages.answer_clouds(names, sweep, perception, self._palette)
 
     def publish(self, answers: Mapping[str, PointCloud2]) -> None:
         """Send the answers to one sweep."""
