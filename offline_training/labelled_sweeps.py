@@ -188,6 +188,7 @@ class SweepFiles:
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = tuple(paths)
         self._files = [safe_open(str(path), 'np') for path in paths]
         # Of `with_fraction`: sweeps that keep labels; of the only one, the share and a seed.
         self._kept: dict[int, tuple[float, int]] | None = None

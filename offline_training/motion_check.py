@@ -31,7 +31,7 @@ from rich.table import Table
 
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
-from cross4d_jepa_ros.model.config import load_model_config
+from cross4d_jepa_ros.model.config import BadConfig, load_model_config
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
 from cross4d_jepa_ros.shared_files import shared_file
@@ -154,7 +154,7 @@ def measured(training: Training, config: CheckConfig, memory: bool, seed: int) -
         cars(
             network,
             sweep_files(training, towns, network.config.range_m, quiet),
-            training.sweeps,
+            training.sweeps or 1,
             config.points_per_sweep,
         )
         for towns in (config.fit, config.test)
@@ -194,11 +194,14 @@ def run(training: Training, config: CheckConfig, console: Console) -> dict[str, 
     """Measure what is not there yet, two networks at a time.
 
     Raises:
-        BadConfig: The model's file is refused.
+        BadConfig: The model's file is refused, or the settings name no towns or sweeps.
         BadBag: A recording cannot be made.
         OSError: The disk refuses, or a process died.
 
     """
+    if training.towns is None or training.held_out is None or training.sweeps is None:
+        msg = 'the motion check needs towns, held_out and sweeps: see config/training/motion.yaml'
+        raise BadConfig(msg)
     model = load_model_config(shared_file(f'config/models/{training.model}'))
     for towns in (training.towns, training.held_out, config.fit, config.test):
         sweep_files(training, towns, model.range_m, console)

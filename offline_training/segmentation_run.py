@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradient descent on windows of labelled sweeps, epoch by epoch, with a state to save between."""
+"""Gradient descent on windows of labelled sweeps, step by step, with a state to save between."""
 
 from __future__ import annotations
 
@@ -43,85 +43,122 @@ ANSWERED_AT_ONCE = 16
 class Run:
     """The state of one training.
 
+    Args:
+        config: Settings.
+        model: Of the network.
+        learnt: What it learns from.
+        class_names: Behind the labels.
+
+    Raises:
+        ValueError: No sweep has a label.
+
     Attributes:
         network: What is trained.
         motion: Logits of standing and moving from a point's embedding; None without such a loss.
-        epoch: Whole epochs so far.
-        rows: Of each of these, `loss`, `miou`, the IoU of each class, and with a motion loss
-            `moving_ap`, the average precision of its head for cars and people.
+        done: Steps so far.
+        steps_per_epoch: Optimiser steps.
+        rows: Of each time that it was scored, `step`, `epoch`, `loss`, `miou`, the IoU of each
+            class, and with a motion loss `moving_ap`, the average precision of its head for cars
+            and people.
 
     """
 
-    def __init__(self, config: Training, model: ModelConfig, learnt: SweepFiles) -> None:
-        self.network = Network(model, len(CLASS_NAMES))
+    def __init__(
+        self,
+        config: Training,
+        model: ModelConfig,
+        learnt: SweepFiles,
+        class_names: tuple[str, ...] = CLASS_NAMES,
+    ) -> None:
+        self.network = Network(model, len(class_names))
         self.network.initialise(torch.Generator().manual_seed(config.seed))
         self.motion = nn.Linear(model.point_width, 2) if config.motion_weight else None
-        self.epoch = 0
+        self.done = 0
         self.rows: list[dict[str, float]] = []
         self._config = config
+        self._sweeps = config.sweeps or model.sweeps
         self._learnt = learnt
-        self._class_weight = _class_weights(learnt)
-        self._motion_balance = _motion_balance(learnt)
+        self._labelled = learnt.labelled
+        if not len(self._labelled):
+            msg = 'no sweep has labels: nothing can be learnt from them'
+            raise ValueError(msg)
+        windows = sum(len(newest) for newest in self._newest(np.random.default_rng()))
+        # The last one of an epoch may have fewer windows.
+        self.steps_per_epoch = -(-windows // config.batch)
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+        self._class_weight = _class_weights(learnt, len(class_names))
         self._trained = nn.ModuleDict({'network': self.network})
         if self.motion is not None:
+            self._motion_balance = _motion_balance(learnt)
             nn.init.zeros_(self.motion.weight)
             nn.init.zeros_(self.motion.bias)
             self._trained['motion'] = self.motion
         self._named = dict(self._trained.named_parameters())
-        self._optimiser = adamw(self._named, config.weight_decay)
-
-    def start_from(self, tensors: dict[str, Tensor]) -> int:
-        """Take over weights where names and shapes agree; returns how many."""
-        own = self.network.state_dict()
-        taken = {
-            name: value
-            for name, value in tensors.items()
-            if name in own and own[name].shape == value.shape
-        }
-        self.network.load_state_dict({**own, **taken})
-        return len(taken)
+        heads = ('network.segmentation.', 'motion.')
+        head = {name: value for name, value in self._named.items() if name.startswith(heads)}
+        encoder = {name: value for name, value in self._named.items() if name not in head}
+        rate = config.learning_rate
+        encoder_rate = (
+            rate if config.encoder_learning_rate is None else config.encoder_learning_rate
+        )
+        self._optimisers = [
+            (head, adamw(head, config.weight_decay), rate),
+            (encoder, adamw(encoder, config.weight_decay), encoder_rate),
+        ]
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps; the last one of an epoch may have fewer windows."""
-        windows = sum(self._windows(recording) for recording in self._learnt.recordings)
-        return -(-windows // self._config.batch)
+    def steps(self) -> int:
+        """Optimiser steps of the whole run."""
+        return self._config.steps or (self._config.epochs or 0) * self.steps_per_epoch
 
-    def _windows(self, recording: range) -> int:
-        return -(-len(recording) // self._config.sweeps)
-
-    def run_epoch(self) -> Iterator[float]:
-        """Yield the loss of each step of one epoch."""
+    def run(self, steps: int) -> Iterator[float]:
+        """Yield the loss of each of some steps."""
         config = self._config
         self.network.train()
-        # Drawn anew for each epoch and window, so that nothing but the epoch is to be remembered.
-        order = self._newest(self._draw(ORDER))
-        for step in range(self.steps_per_epoch):
-            batch = order[step * config.batch : (step + 1) * config.batch]
-            self._set_learning_rate(self.epoch * self.steps_per_epoch + step)
-            self._optimiser.zero_grad()
+        for _ in range(steps):
+            epoch, step = divmod(self.done, self.steps_per_epoch)
+            # Drawn anew for each epoch and window: nothing but the step is to be remembered.
+            if self._order is None or self._order[0] != epoch:
+                draw = self._draw(epoch, ORDER)
+                self._order = epoch, draw.permutation(np.concatenate(self._newest(draw)))
+            batch = self._order[1][step * config.batch : (step + 1) * config.batch]
+            share = warm_cosine(self.done, self.steps, config.warm_up)
+            for _, optimiser, rate in self._optimisers:
+                set_learning_rate(optimiser, rate * share)
+                optimiser.zero_grad()
             total = 0.0
             for position in batch:
-                draw = self._draw(AUGMENTATION, int(position))
-                window = self._learnt.window(int(position), config.sweeps)
+                draw = self._draw(epoch, AUGMENTATION, int(position))
+                window = self._learnt.window(int(position), self._sweeps)
                 loss = self._loss(augmented(window, config.augmentation, draw)) / len(batch)
                 loss.backward()
                 total += loss.item()
             torch.nn.utils.clip_grad_norm_(list(self._named.values()), GRADIENT_NORM)
-            self._optimiser.step()
+            for _, optimiser, _ in self._optimisers:
+                optimiser.step()
+            self.done += 1
             yield total
-        self.epoch += 1
 
-    def _newest(self, draw: np.random.Generator) -> NDArray[np.int64]:
-        """Draw the newest sweep of each window of an epoch, (W,): whole ones where they fit."""
+    def _newest(self, draw: np.random.Generator) -> list[NDArray[np.int64]]:
+        """Draw the newest sweeps of the windows of an epoch, of each recording.
+
+        Where all sweeps have labels, an epoch has as many sweeps as there are, in whole windows
+        where they fit. Where some have none, each labelled one ends a window.
+        """
         chosen = []
         for recording in self._learnt.recordings:
-            whole = min(self._config.sweeps, len(recording)) - 1
-            chosen.append(draw.permutation(recording[whole:])[: self._windows(recording)])
-        return draw.permutation(np.concatenate(chosen).astype(np.int64))
+            first, last = np.searchsorted(self._labelled, (recording.start, recording.stop))
+            own = self._labelled[first:last]
+            if len(own) < len(recording):
+                chosen.append(own)
+                continue
+            whole = min(self._sweeps, len(recording)) - 1
+            windows = -(-len(recording) // self._sweeps)
+            chosen.append(draw.permutation(own[whole:])[:windows])
+        return chosen
 
-    def _draw(self, purpose: int, position: int = 0) -> np.random.Generator:
-        return np.random.default_rng((self._config.seed, self.epoch, purpose, position))
+    def _draw(self, epoch: int, purpose: int, position: int = 0) -> np.random.Generator:
+        return np.random.default_rng((self._config.seed, epoch, purpose, position))
 
     def _loss(self, window: Sequence[LabelledSweep]) -> Tensor:
         inputs = [sweep_input(self.network, sweep) for sweep in window]
@@ -140,24 +177,24 @@ class Run:
             )
         return loss
 
-    def _set_learning_rate(self, step: int) -> None:
-        steps = self._config.epochs * self.steps_per_epoch
-        share = warm_cosine(step, steps, self._config.warm_up)
-        set_learning_rate(self._optimiser, self._config.learning_rate * share)
-
     def save(self, path: Path) -> None:
-        """Write everything that the next epoch depends on, atomically."""
+        """Write everything that the next step depends on, atomically."""
         tensors = self._trained.state_dict()
-        tensors |= optimiser_tensors(self._optimiser, self._named)
-        write_atomically(path, save(tensors, {'rows': json.dumps(self.rows)}))
+        for named, optimiser, _ in self._optimisers:
+            tensors |= optimiser_tensors(optimiser, named)
+        write_atomically(
+            path, save(tensors, {'rows': json.dumps(self.rows), 'done': str(self.done)})
+        )
 
     def load(self, path: Path) -> None:
         """Go on from what `save` wrote."""
         tensors = load_file(path)
         self._trained.load_state_dict({key: tensors[key] for key in self._trained.state_dict()})
-        restore_optimiser(self._optimiser, self._named, tensors)
+        for named, optimiser, _ in self._optimisers:
+            restore_optimiser(optimiser, named, tensors)
         self.rows = read_rows(path)
-        self.epoch = len(self.rows)
+        with safe_open(str(path), 'pt') as file:
+            self.done = int(file.metadata()['done'])
 
 
 def read_rows(state: Path) -> list[dict[str, float]]:
@@ -204,16 +241,25 @@ def answered(
 
 @torch.inference_mode()
 def score(
-    network: Network, motion: nn.Linear | None, sweeps: SweepFiles
+    network: Network,
+    motion: nn.Linear | None,
+    sweeps: SweepFiles,
+    class_names: tuple[str, ...] = CLASS_NAMES,
 ) -> tuple[SegmentationScores, float | None]:
     """Answer all points of sweeps up to the range that their files were cut to, and compare.
+
+    Args:
+        network: With a segmentation head.
+        motion: Head for what moves, or None.
+        sweeps: Those without labels only count as what was before.
+        class_names: Behind the labels.
 
     Returns:
         The scores, and the average precision of the motion head for cars and people; None without
         a head, or where nothing moves.
 
     """
-    scores = SegmentationScores(CLASS_NAMES)
+    scores = SegmentationScores(class_names)
     assert network.segmentation is not None
     moving, rated = [], []
     for sweep, point, embedding in answered(network, sweeps):
@@ -245,9 +291,9 @@ def _weighted_mean(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     return mean
 
 
-def _class_weights(sweeps: SweepFiles) -> Tensor:
+def _class_weights(sweeps: SweepFiles, classes: int) -> Tensor:
     """Rare classes count more, (classes,): weights fall with the root of the frequency."""
-    counts = torch.from_numpy(sweeps.label_counts()[: len(CLASS_NAMES)]).double()  # (classes,)
+    counts = torch.from_numpy(sweeps.label_counts()[:classes]).double()  # (classes,)
     weight = counts.clamp_min(1).rsqrt()  # (classes,)
     return (weight * (counts.sum() / (weight * counts).sum())).float()  # (classes,)
 

@@ -41,7 +41,7 @@ def read_settings(
                 msg = f'{change!r} is no change: give key=value, such as epochs=2'
                 raise BadConfig(msg)
             *groups, last = key.split('.')
-            group = mapping
+            group: Any = mapping
             for name in groups:
                 group = group.get(name)
                 if not isinstance(group, dict):

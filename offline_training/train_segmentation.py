@@ -1,49 +1,57 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Train a network with a segmentation head on synthetic streets with labels; one YAML is one run.
+"""Learn a segmentation from labelled sweeps; one YAML is one run.
 
+    python -m offline_training.train_segmentation config/training/linear_probe.yaml \
+        out/probe.safetensors --index out/index.parquet --labels config/label_maps/street.yaml \
+        --start runs/first/model.safetensors
     python -m offline_training.train_segmentation config/training/demo.yaml config/demo.safetensors
 
-Makes the streets that are not there yet. Interrupted and started again, it goes on after the last
-whole epoch and ends with the same bytes.
+Labels come from an index of index_bags (label clouds of bags, labels of SemanticKITTI-style
+folders), or from made-up streets, which are made where they are not there yet. Interrupted and
+started again, it goes on after its last score and ends with the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import hashlib
-import json
-import math
+import shlex
 import shutil
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cross4d_jepa_ros.model.checkpoint import Contract, load_checkpoint, save_checkpoint
-from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, load_model_config
-from cross4d_jepa_ros.model.network import Network
-from cross4d_jepa_ros.model.tokenizer import input_features
-from cross4d_jepa_ros.pipeline import keep_freed_memory
-from cross4d_jepa_ros.shared_files import shared_file
-from offline_training.labelled_sweeps import (
-    FORMAT,
-    MAX_RANGE_M,
-    SweepFiles,
-    read_recording,
-    write_sweeps,
-)
+from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
+from cross4d_jepa_ros.model.config import BadConfig, ModelConfig
+from offline_training.indexed_sweeps import HELD_OUT, indexed_sweeps, without_end
+from offline_training.label_map import LabelMap, load_label_map
+from offline_training.labelled_sweeps import FORMAT, SweepFiles, read_recording, write_sweeps
+from offline_training.logs.table import Index
 from offline_training.make_street_bag import VERSION
-from offline_training.optimisation import deterministic
-from offline_training.segmentation_run import Run, score, sweep_input
+from offline_training.segmentation_training import LabelledData, started, train_on
 from offline_training.street.classes import CLASS_NAMES, PALETTE
 from offline_training.street_recordings import record_towns
-from offline_training.training_settings import Towns, Training, load_training, trained_model
+from offline_training.training_settings import Towns, Training, load_training
 
-BASIS_SWEEPS = 8
+
+@dataclass(frozen=True)
+class Indexed:
+    """Recordings with labels.
+
+    Attributes:
+        learnt: File of `index_bags` to learn from.
+        held_out: Another to score on; None for the end of each log of the first.
+        label_map: What becomes of their labels.
+
+    """
+
+    learnt: Path
+    held_out: Path | None
+    label_map: LabelMap
 
 
 def sweep_files(config: Training, towns: Towns, range_m: float, console: Console) -> SweepFiles:
@@ -70,149 +78,143 @@ def sweep_files(config: Training, towns: Towns, range_m: float, console: Console
     return SweepFiles(list(paths.values()))
 
 
-def train(config: Training, command: str, out: Path, console: Console) -> Contract:
-    """Train, score after each epoch, and write the checkpoint.
+def train(
+    config: Training, command: str, out: Path, console: Console, indexed: Indexed | None = None
+) -> Contract:
+    """Train, score, and write the checkpoint.
 
     Args:
         config: The run.
         command: How to make the checkpoint again; goes into its contract.
         out: Checkpoint to write.
         console: Where progress goes.
+        indexed: What to learn from; None for the towns of `config`.
 
     Raises:
-        BadConfig: The model's file is refused, or the towns are driven at another stride.
+        BadConfig: The model's file is refused, the towns are driven at another stride, or there
+            are towns and an index, or neither.
         BadCheckpoint: What to start from is refused.
+        BadIndex: An index is refused.
+        BadLabels: Labels do not fit their sweeps or the label map.
         BadBag: A recording cannot be made.
         UnfitBag: A recording is of another street.
         OSError: The disk refuses.
 
     """
-    model = trained_model(config, load_model_config(shared_file(f'config/models/{config.model}')))
-    if model.range_m > MAX_RANGE_M:
-        msg = f'{config.model} sees {model.range_m:g} m far, files of sweeps hold {MAX_RANGE_M:g} m'
+    model, _ = started(config)
+    if indexed is not None:
+        data = _of_index(config, indexed, model, console)
+    else:
+        data = _of_towns(config, model, console)
+    state = Path(config.work)
+    trained = train_on(config, data, command=command, console=console, state=state)
+    save_checkpoint(out, trained.contract, trained.network, trained.prototypes)
+    return trained.contract
+
+
+def _of_towns(config: Training, model: ModelConfig, console: Console) -> LabelledData:
+    if config.towns is None or config.held_out is None:
+        msg = 'there is nothing to learn from: give --index and --labels, or towns in the settings'
         raise BadConfig(msg)
-    start, start_record = _warm_start(config)
     learnt = sweep_files(config, config.towns, model.range_m, console)
-    held_out = sweep_files(config, config.held_out, model.range_m, console)
-    keep_freed_memory()
-    state = Path(config.work) / f'state_{_digest(config, model, start_record)}.safetensors'
-    with deterministic():
-        run = Run(config, model, learnt)
-        if start:
-            taken = run.start_from(start)
-            console.print(f'starts from {taken} tensors of {config.warm_start}')
-        if state.exists():
-            run.load(state)
-            console.print(f'goes on after epoch {run.epoch}, from {state}')
-        columns = ('epoch', 'loss', 'miou', *CLASS_NAMES, *(('moving_ap',) if run.motion else ()))
-        console.print(' '.join(f'{name:>10}' for name in columns), soft_wrap=True)
-        for row in run.rows:
-            _print_row(row, columns, console)
-        while run.epoch < config.epochs:
-            _train_epoch(run, held_out, console)
-            run.save(state)
-            _print_row(run.rows[-1], columns, console)
-        _fit_projections(run.network, learnt)
-    contract = Contract(
-        model=model,
-        features=input_features(model),
-        base_height_m=0.0,
+    return LabelledData(
+        learnt=learnt,
+        held_out=sweep_files(config, config.held_out, model.range_m, console),
         class_names=CLASS_NAMES,
         palette=tuple(PALETTE.values()),
-        training={
-            'kind': 'supervised',
-            'data': (
-                f'street {VERSION}, {config.towns.count} towns (seeds {config.towns.seeds[0]} to '
-                f'{config.towns.seeds[-1]}) of {config.towns.seconds:g} s, {len(learnt)} sweeps'
-            ),
-            'command': command,
-            'seed': config.seed,
-            'epochs': config.epochs,
-            **start_record,
-            'miou': round(run.rows[-1]['miou'], 4),
-        },
+        source=(
+            f'street {VERSION}, {config.towns.count} towns (seeds {config.towns.seeds[0]} to '
+            f'{config.towns.seeds[-1]}) of {config.towns.seconds:g} s, {len(learnt)} sweeps'
+        ),
     )
-    save_checkpoint(out, contract, run.network)
-    return contract
 
 
-def _train_epoch(run: Run, held_out: SweepFiles, console: Console) -> None:
+def _of_index(
+    config: Training, indexed: Indexed, model: ModelConfig, console: Console
+) -> LabelledData:
+    if config.towns is not None:
+        msg = 'there are an index and towns: leave out --index, or towns and held_out'
+        raise BadConfig(msg)
+    learnt = Index.load(indexed.learnt)
+    if indexed.held_out is None:
+        learnt, held_out = without_end(learnt)
+        ending = f'; the last {HELD_OUT:.0%} of each log held out'
+        console.print(f'no --held-out is given: the last {HELD_OUT:.0%} of each log are held out')
+    else:
+        held_out = Index.load(indexed.held_out)
+        ending = f'; {indexed.held_out.name} ({_sha256(indexed.held_out)}) held out'
+    files = [
+        _sweeps_of(index, config, indexed.label_map, model, console) for index in (learnt, held_out)
+    ]
+    return LabelledData(
+        learnt=files[0],
+        held_out=files[1],
+        class_names=indexed.label_map.names,
+        palette=indexed.label_map.palette,
+        source=(
+            f'{indexed.learnt.name} ({_sha256(indexed.learnt)}), {len(files[0].labelled)} labelled '
+            f'sweeps of {len({row.log for row in learnt.rows})} logs{ending}'
+        ),
+    )
+
+
+def _sweeps_of(
+    index: Index, config: Training, label_map: LabelMap, model: ModelConfig, console: Console
+) -> SweepFiles:
     columns = (
-        TextColumn('epoch {task.fields[epoch]}'),
+        TextColumn('reading labelled sweeps'),
         BarColumn(),
-        TextColumn('{task.completed}/{task.total} loss {task.fields[loss]:.3f}'),
-        TextColumn('{task.fields[rate]:.1f} steps/s'),
+        MofNCompleteColumn(),
+        TextColumn('{task.fields[rate]:.1f} sweeps/s'),
         TimeRemainingColumn(),
     )
-    losses: list[float] = []
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(
-            '', total=run.steps_per_epoch, epoch=run.epoch + 1, loss=0.0, rate=0.0
+        total = sum(row.usable for row in index.rows)
+        task = progress.add_task('', total=total, rate=0.0)
+        return indexed_sweeps(
+            index,
+            label_map,
+            Path(config.work) / 'sweeps',
+            range_m=model.range_m,
+            stride=model.sweep_stride,
+            colour=model.colour,
+            on_sweep=lambda: progress.update(task, advance=1, rate=progress.tasks[0].speed or 0.0),
         )
-        for loss in run.run_epoch():
-            losses.append(loss)
-            rate = progress.tasks[0].speed or 0.0
-            progress.update(task, advance=1, loss=np.mean(losses[-50:]), rate=rate)
-    scores, moving_ap = score(run.network, run.motion, held_out)
-    row = {name: iou for name, iou in scores.class_iou().items() if iou is not None}
-    if moving_ap is not None:
-        row['moving_ap'] = moving_ap
-    run.rows.append(
-        {
-            'epoch': run.epoch,
-            'loss': float(np.mean(losses)),
-            'miou': scores.miou() or 0.0,
-            **row,
-        }
-    )
 
 
-def _print_row(row: dict[str, float], columns: tuple[str, ...], console: Console) -> None:
-    cells = [f'{row["epoch"]:10.0f}']
-    cells += [f'{row.get(name, math.nan):10.3f}' for name in columns[1:]]
-    console.print(' '.join(cells), highlight=False, soft_wrap=True)
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
-@torch.inference_mode()
-def _fit_projections(network: Network, sweeps: SweepFiles) -> None:
-    network.eval()
-    embeddings = []
-    for position in np.linspace(0, len(sweeps) - 1, BASIS_SWEEPS).astype(int):
-        window = sweeps.window(int(position), network.config.sweeps)
-        rows = network.forward_window([sweep_input(network, sweep) for sweep in window])
-        embeddings.append(rows[-1][1])  # (L, C)
-    network.fit_projections(torch.cat(embeddings))
-
-
-def _warm_start(config: Training) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read the tensors to start from, and what the training record says of them."""
-    if config.warm_start is None:
-        return {}, {}
-    loaded = load_checkpoint(Path(config.warm_start))
-    record = {'warm_start': config.warm_start, 'warm_start_sha256': loaded.sha256}
-    return loaded.network.state_dict(), record
-
-
-def _digest(config: Training, model: ModelConfig, start_record: dict[str, str]) -> str:
-    """Tell runs apart that must not go on from each other."""
-    settings = dataclasses.asdict(config) | {'work': '', 'street': VERSION, 'format': FORMAT}
-    settings |= start_record | {'warm_start': ''}
-    settings['model'] = dataclasses.asdict(model)
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', type=Path, help='a file of config/training')
     parser.add_argument('out', type=Path, help='checkpoint to write')
-    arguments = parser.parse_args(argv)
+    parser.add_argument('--index', type=Path, help='file of index_bags, to learn from')
+    parser.add_argument('--held-out', type=Path, help='another, to score on')
+    parser.add_argument('--labels', type=Path, help='label map of both')
+    parser.add_argument('--start', type=Path, help='checkpoint to start from')
+    parser.add_argument('--set', action='append', default=[], metavar='KEY=VALUE')
+    words = list(sys.argv[1:] if argv is None else argv)
+    arguments = parser.parse_args(words)
     console = Console()
-    command = f'python -m offline_training.train_segmentation {arguments.config} {arguments.out}'
+    command = shlex.join(['python', '-m', 'offline_training.train_segmentation', *words])
+    changes = list(arguments.set)
+    if arguments.start is not None:
+        changes.append(f'warm_start={arguments.start}')
     try:
-        contract = train(load_training(arguments.config), command, arguments.out, console)
+        config = load_training(arguments.config, changes)
+        indexed = None
+        if arguments.index is not None and arguments.labels is not None:
+            label_map = load_label_map(arguments.labels)
+            indexed = Indexed(arguments.index, arguments.held_out, label_map)
+        elif arguments.index is not None or arguments.labels is not None or arguments.held_out:
+            msg = '--index and --labels go together, --held-out only with them'
+            raise BadConfig(msg)
+        contract = train(config, command, arguments.out, console, indexed)
     except (ValueError, OSError) as error:
         console.print(str(error), style='red', markup=False)
         return 2

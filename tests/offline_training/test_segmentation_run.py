@@ -30,8 +30,7 @@ def test_only_a_memory_sees_motion(
 ) -> None:
     config = settings(memory=memory)
     run = Run(config, trained_model(config, MODEL), drives[0])
-    for _ in range(config.epochs):
-        assert all(np.isfinite(loss) for loss in run.run_epoch())
+    assert all(np.isfinite(loss) for loss in run.run(run.steps))
     scores, moving_ap = score(run.network, run.motion, drives[1])
     assert moving_ap is not None
     assert least <= moving_ap <= most
@@ -57,7 +56,7 @@ def test_an_epoch_has_as_many_sweeps_as_there_are_in_whole_windows(
         return read[-1:]
 
     monkeypatch.setattr(drives[0], 'window', window)
-    assert len(list(run.run_epoch())) == run.steps_per_epoch
+    assert len(list(run.run(run.steps_per_epoch))) == run.steps_per_epoch
     assert len(seen) == len(set(seen)) == windows
     assert {length for _, length in seen} == {min(sweeps, 6)}
 
@@ -68,7 +67,7 @@ def test_a_recording_is_answered_as_its_windows_are(
 ) -> None:
     monkeypatch.setattr('offline_training.segmentation_run.ANSWERED_AT_ONCE', at_once)
     run = Run(settings(), MODEL, drives[0])
-    list(run.run_epoch())  # else the memory adds nothing yet
+    list(run.run(run.steps_per_epoch))  # else the memory adds nothing yet
     sweeps = drives[1]
     found = list(answered(run.network, sweeps))
     assert [sweep.stamp_ns for sweep, *_ in found] == [
@@ -89,14 +88,14 @@ def test_the_motion_head_is_saved_with_the_state(
     drives: tuple[SweepFiles, SweepFiles], tmp_path: Path
 ) -> None:
     first, second = (Run(settings(), MODEL, drives[0]) for _ in range(2))
-    list(first.run_epoch())
-    first.rows.append({'epoch': 1})
+    list(first.run(3))
     first.save(tmp_path / 'state')
     second.load(tmp_path / 'state')
     assert first.motion is not None and second.motion is not None
     assert first.motion.weight.abs().sum() > 0
+    assert second.done == 3
     for run in (first, second):
-        list(run.run_epoch())
+        list(run.run(first.steps_per_epoch))
     torch.testing.assert_close(first.motion.weight, second.motion.weight, rtol=0, atol=0)
     assert not any('motion' in name for name in first.network.state_dict())
 
@@ -113,4 +112,4 @@ def test_sweeps_without_a_known_label_teach_nothing(
         return window
 
     monkeypatch.setattr(drives[0], 'window', unknown)
-    assert list(run.run_epoch()) == [0.0] * run.steps_per_epoch
+    assert list(run.run(4)) == [0.0] * 4

@@ -18,7 +18,7 @@ from rich.console import Console
 from cross4d_jepa_ros.bag_setup import UnfitBag
 from cross4d_jepa_ros.model.checkpoint import BadCheckpoint, load_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig
-from offline_training import street_recordings, train_segmentation
+from offline_training import segmentation_training, street_recordings, train_segmentation
 from offline_training.labelled_sweeps import SweepFiles, read_recording
 from offline_training.make_street_bag import VERSION
 from offline_training.segmentation_run import read_rows
@@ -115,7 +115,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 ) -> None:
     whole, resumed = tmp_path / 'whole.safetensors', tmp_path / 'resumed.safetensors'
     train(settings(epochs=3), 'x', whole, QUIET)
-    scored = train_segmentation.score
+    scored = segmentation_training.score
     calls = []
 
     def interrupting(*arguments: Any) -> Any:
@@ -125,7 +125,7 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
         return scored(*arguments)
 
     config = settings(epochs=3, work=str(tmp_path / 'other'))
-    monkeypatch.setattr(train_segmentation, 'score', interrupting)
+    monkeypatch.setattr(segmentation_training, 'score', interrupting)
     with pytest.raises(KeyboardInterrupt):
         train(config, 'x', resumed, QUIET)
     assert not resumed.exists()

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A segmentation head on point embeddings that stay as they are: a linear probe, or an MLP."""
+
+from __future__ import annotations
+
+import bisect
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from torch import Tensor, nn
+
+from cross4d_jepa_ros.model.heads import SegmentationHead
+from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.model.temporal_memory import Remembered
+from cross4d_jepa_ros.segmentation_scores import UNKNOWN
+from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
+from offline_training.probes import Probe, ProbeConfig, fit_probe
+from offline_training.segmentation_run import sweep_input
+
+Samples = tuple[NDArray[np.float32], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class HeadTraining:
+    """How a head is learnt.
+
+    Attributes:
+        points_per_sweep: Most labelled points of a sweep.
+        epochs: Passes over these points; None where there are `steps`.
+        steps: At least so many, up to the end of a pass.
+        batch: Points of a step.
+        learning_rate: Its peak.
+        weight_decay: Of all weights.
+        seed: Of points, weights and batches.
+
+    """
+
+    points_per_sweep: int
+    epochs: int | None
+    steps: int | None
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+
+    def passes(self, points: int) -> int:
+        """Passes over so many points."""
+        return self.epochs or -(-(self.steps or 1) // -(-points // self.batch))
+
+
+def labelled_embeddings(
+    network: Network,
+    sweeps: SweepFiles,
+    positions: Sequence[int],
+    *,
+    points_per_sweep: int,
+    seed: int,
+    on_sweep: Callable[[], object] = lambda: None,
+) -> Samples:
+    """Collect the embeddings of some labelled points, each sweep with its memory.
+
+    Args:
+        network: Is only read.
+        sweeps: With labels.
+        positions: Which of them, ascending.
+        points_per_sweep: Most points of a sweep, drawn evenly from its labelled ones.
+        seed: Of that.
+        on_sweep: Called after each.
+
+    Returns:
+        (N, C) embeddings and (N,) class ids.
+
+    Raises:
+        ValueError: No point has a label.
+
+    """
+    embeddings, labels = [], []
+    for position, sweep, kept, embedding in _answered(network, sweeps, positions):
+        label = sweep.label[kept]  # (L,)
+        known = np.flatnonzero(label != UNKNOWN)
+        draw = np.random.default_rng((seed, position))
+        chosen = np.sort(draw.permutation(known)[:points_per_sweep])
+        embeddings.append(embedding.numpy()[chosen])
+        labels.append(label[chosen])
+        on_sweep()
+    if not sum(map(len, labels)):
+        range_m = network.config.range_m
+        msg = f'no point of {len(labels)} sweeps has a label within {range_m:g} m: label some'
+        raise ValueError(msg)
+    return np.concatenate(embeddings), np.concatenate(labels)
+
+
+@torch.inference_mode()
+def _answered(
+    network: Network, sweeps: SweepFiles, positions: Sequence[int]
+) -> Iterator[tuple[int, LabelledSweep, NDArray[np.int64], Tensor]]:
+    """Yield position, sweep, points (L,) and embeddings (L, C); skips what no answer depends on."""
+    network.eval()
+    reach = network.config.sweeps - 1
+    for recording in sweeps.recordings:
+        memory: deque[Remembered] = deque(maxlen=reach)
+        for position in recording:
+            number = bisect.bisect_left(positions, position)
+            wanted = positions[number] if number < len(positions) else recording.stop + reach
+            if wanted - position > reach or wanted >= recording.stop:
+                continue
+            sweep = sweeps[position]
+            given = sweep_input(network, sweep)
+            token, point = network.tokenise(given)  # (M, D), (L, C)
+            token = network.encode(token, given.patches)  # (M, D)
+            token, newest = network.recall(token, given, list(memory))  # (M, D)
+            if newest is not None:
+                memory.appendleft(newest)
+            if wanted == position:
+                embedding = network.decode(token, point, given.patches)  # (L, C)
+                yield position, sweep, given.patches.kept_point.numpy(), embedding
+
+
+def learn_head(
+    network: Network,
+    sweeps: SweepFiles,
+    positions: Sequence[int],
+    how: HeadTraining,
+    console: Console,
+) -> None:
+    """Learn the segmentation head of a network that stays as it is otherwise.
+
+    The head learns from standardised embeddings; the standardisation ends up in its first layer.
+
+    Args:
+        network: With a head that reads point embeddings; that is changed.
+        sweeps: With labels.
+        positions: Which of them to learn from, ascending.
+        how: Settings.
+        console: Where progress goes.
+
+    Raises:
+        ValueError: No point has a label.
+
+    """
+    head = network.segmentation
+    assert head is not None
+    columns = (
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn('{task.fields[rate]:.1f}/s'),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+
+        def advance(task: TaskID) -> None:
+            progress.update(task, advance=1, rate=progress.tasks[task].speed or 0.0)
+
+        reading = progress.add_task('sweeps', total=len(positions), rate=0.0)
+        samples = labelled_embeddings(
+            network,
+            sweeps,
+            positions,
+            points_per_sweep=how.points_per_sweep,
+            seed=how.seed,
+            on_sweep=lambda: advance(reading),
+        )
+        config = ProbeConfig(
+            hidden=() if head.hidden is None else (head.hidden.out_features,),
+            epochs=how.passes(len(samples[1])),
+            batch=how.batch,
+            learning_rate=how.learning_rate,
+            weight_decay=how.weight_decay,
+        )
+        fitting = progress.add_task('passes', total=config.epochs, rate=0.0)
+        probe = fit_probe(config, *samples, head.out_features, how.seed, lambda: advance(fitting))
+    fold(probe, head)
+
+
+@torch.no_grad()
+def fold(probe: Probe, head: SegmentationHead) -> None:
+    """Give a head the weights of a probe, with which it answers raw embeddings alike."""
+    layers = [layer for layer in probe.layers if isinstance(layer, nn.Linear)]
+    first = head if head.hidden is None else head.hidden
+    weight = layers[0].weight.double() * probe.scale.double()  # (F, C)
+    first.weight.copy_(weight)
+    first.bias.copy_(layers[0].bias.double() - weight @ probe.mean.double())  # (F,)
+    if head.hidden is not None:
+        head.weight.copy_(layers[-1].weight)
+        head.bias.copy_(layers[-1].bias)
