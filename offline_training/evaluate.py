@@ -2,9 +2,12 @@
 """Measure what a checkpoint answers to a recording, or to the logs of an index.
 
     python -m offline_training.evaluate drive config/demo.safetensors --out out/evaluation
+    python -m offline_training.evaluate index.parquet model.safetensors --labels map.yaml
+    python -m offline_training.evaluate drive model.safetensors --frame-log node.jsonl
 
-Every sweep goes through the pipeline as in the node. Leaves report.json (the same bytes for the
-same input, checkpoint and number of threads), cost.json (times) and pictures in the folder.
+Every sweep goes through the pipeline as in the node; with a frame log of the node, exactly as in
+that one, and the answers are compared byte by byte. Leaves report.json (the same bytes for the same
+input, checkpoint and number of threads), cost.json (times) and pictures in the folder.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +25,41 @@ from rich.console import Console
 from cross4d_jepa_ros.bag_setup import UnfitBag
 from cross4d_jepa_ros.bags import BadBag
 from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.logged_frames import BadFrameLog
 from cross4d_jepa_ros.model.checkpoint import BadCheckpoint
-from cross4d_jepa_ros.pipeline import Pipeline
+from cross4d_jepa_ros.pipeline import Perception, Pipeline
 from cross4d_jepa_ros.sensing.extrinsics import BadExtrinsics
 from offline_training.evaluation.answers import AnswerScores, answered
 from offline_training.evaluation.cost import Cost
+from offline_training.evaluation.pictures import Shown, draw
 from offline_training.evaluation.progress import bars
+from offline_training.evaluation.replayed_log import ReplayedLog
 from offline_training.evaluation.report import print_report
-from offline_training.evaluation.sources import Source
+from offline_training.evaluation.sources import Source, Swept
+from offline_training.evaluation.written_bag import AnswerBags
 from offline_training.label_map import load_label_map
 from offline_training.logs.bag_index import BagChoice
 from offline_training.logs.table import BadIndex
 
+CANNOT_RUN = (
+    BadBag,
+    BadCheckpoint,
+    BadExtrinsics,
+    BadFrameLog,
+    BadIndex,
+    UnfitBag,
+    ValueError,
+    OSError,
+)
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command; 2 where it could not be run."""
+    """Run the command; 1 where a frame log differs, 2 where it could not be run."""
     arguments = _parser().parse_args(argv)
     console = Console()
     try:
         return _run(arguments, console)
-    except (
-        BadBag,
-        BadCheckpoint,
-        BadExtrinsics,
-        BadIndex,
-        UnfitBag,
-        ValueError,
-        OSError,
-    ) as error:
+    except CANNOT_RUN as error:
         console.print(str(error), style='red', markup=False, highlight=False, soft_wrap=True)
         return 2
 
@@ -62,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--labels', type=Path, help='label map, YAML; left out: classes as the recording names them'
     )
+    parser.add_argument('--write-bag', type=Path, help='folder of a recording of the answers')
+    parser.add_argument('--frame-log', type=Path, help='of a node: do again what it did')
     parser.add_argument('--points', default='', help='PointCloud2 topic; optional if unique')
     parser.add_argument(
         '--images', nargs='*', help='image topics; left out: one of each camera with colour'
@@ -82,18 +96,57 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         odometry=arguments.odometry,
         extrinsics=arguments.extrinsics,
     )
-    label_map = None if arguments.labels is None else load_label_map(arguments.labels)
-    source = Source(arguments.source, choice, label_map)
-    pipeline = Pipeline(arguments.checkpoint, device=arguments.device, threads=arguments.threads)
+    labels = None if arguments.labels is None else load_label_map(arguments.labels)
+    source: Source | ReplayedLog
+    if arguments.frame_log is None:
+        source = Source(arguments.source, choice, labels)
+        pipeline = Pipeline(
+            arguments.checkpoint, device=arguments.device, threads=arguments.threads
+        )
+        stream = answered(pipeline, source)
+    else:
+        source = ReplayedLog(arguments.source, arguments.frame_log, choice, labels)
+        run = source.run
+        pipeline = Pipeline(
+            arguments.checkpoint, device=run.device, precision=run.precision, threads=run.threads
+        )
+        source.last_settings.apply(pipeline)  # for the names of all classes
+        stream = source.answered(pipeline)
     pipeline.warm_up()
+    report = _evaluate(source, stream, pipeline, arguments, console)
+    write_atomically(arguments.out / 'report.json', json.dumps(report, indent=2) + '\n')
+    return 0 if not isinstance(source, ReplayedLog) or source.agrees else 1
+
+
+def _evaluate(
+    source: Source | ReplayedLog,
+    stream: Iterator[tuple[Swept, Perception]],
+    pipeline: Pipeline,
+    arguments: argparse.Namespace,
+    console: Console,
+) -> dict[str, Any]:
+    """Answer every sweep, write everything but the report, and return that."""
+    out = arguments.out
     contract = pipeline.contract
-    scores = AnswerScores(contract.class_names, source.class_names, contract.model.range_m)
+    names, palette = contract.answer_names, contract.answer_palette
+    scores = AnswerScores(names, source.class_names, contract.model.range_m)
     cost = Cost()
-    with bars(console) as progress:
-        task = progress.add_task('sweeps answered', total=len(source))
-        for swept, perception in answered(pipeline, source):
+    shown: Shown | None = None
+    with ExitStack() as stack:
+        bags = None
+        if arguments.write_bag is not None:
+            written = AnswerBags(arguments.write_bag, source.logs, names, palette)
+            bags = stack.enter_context(written)
+        progress = stack.enter_context(bars(console))
+        total = len(source)
+        task = progress.add_task('sweeps answered', total=total)
+        for place, (swept, perception) in enumerate(stream):
             scores.add(swept, perception)
             cost.add(perception)
+            if bags is not None:
+                bags.add(swept, perception)
+            if place <= total // 2:
+                shown = Shown(swept, perception, source.cameras)
             progress.advance(task)
     report: dict[str, Any] = {
         'source': str(source.path),
@@ -101,16 +154,20 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         'model': str(arguments.checkpoint),
         'model_sha256': pipeline.model_sha256,
         'model_training': contract.training['kind'],
+        'classes': list(names),
         **scores.report(),
         'dropped': dict(sorted(source.dropped.items())),
         'problems': [*source.problems, *scores.problems],
     }
+    if isinstance(source, ReplayedLog):
+        report['frame_log'] = source.report()
     costs = cost.report(pipeline)
-    write_atomically(arguments.out / 'report.json', json.dumps(report, indent=2) + '\n')
-    write_atomically(arguments.out / 'cost.json', json.dumps(costs, indent=2) + '\n')
+    write_atomically(out / 'cost.json', json.dumps(costs, indent=2) + '\n')
+    colours = dict(zip(names, palette, strict=True))
+    draw(out, report, shown, colours, source.class_names)
     print_report(report, costs, console)
-    console.print(f'report.json, cost.json and pictures in {arguments.out}', highlight=False)
-    return 0
+    console.print(f'report.json, cost.json and pictures in {out}', highlight=False)
+    return report
 
 
 if __name__ == '__main__':

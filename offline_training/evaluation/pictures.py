@@ -48,8 +48,7 @@ def draw(
         folder: Where to.
         report: Of report.json.
         shown: One sweep; None where there is none.
-        colours: Of the answered classes, in the order of their ids, and then of others that labels
-            may name.
+        colours: Of the answered classes, in the order of their ids.
         label_names: Of the labels.
 
     """

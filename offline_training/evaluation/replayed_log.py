@@ -14,7 +14,7 @@ import torch
 from cross4d_jepa_ros.bag_frames import truth_class_names, truth_topic
 from cross4d_jepa_ros.bag_setup import settle
 from cross4d_jepa_ros.bags import BadBag, Bag, note
-from cross4d_jepa_ros.frame_log import LoggedRun, digests
+from cross4d_jepa_ros.frame_log import LoggedRun, Settings, digests
 from cross4d_jepa_ros.logged_frames import BadFrameLog, LoggedSweep, read_log, rebuilt
 from cross4d_jepa_ros.pipeline import Output, Perception, Pipeline
 from cross4d_jepa_ros.sensing.images import MalformedImage
@@ -35,7 +35,6 @@ class ReplayedLog:
 
     Attributes:
         class_names: Of the labels; () where there are none.
-        palette: RGB by class name, of the label map.
         cameras: Image topics.
         dropped: Logged sweeps that could not be put together again, by cause.
         problems: What cannot be read; grows while it is read.
@@ -53,9 +52,6 @@ class ReplayedLog:
         self.path = path
         self.problems: list[str] = []
         self.dropped: Counter[str] = Counter()
-        self.palette = (
-            {} if label_map is None else dict(zip(label_map.names, label_map.palette, strict=True))
-        )
         self._log = log
         self._sweeps, self._torn = read_log(log)
         if not self._sweeps:
@@ -79,6 +75,11 @@ class ReplayedLog:
     def run(self) -> LoggedRun:
         """Of the node; the last one where it was configured more than once."""
         return self._sweeps[-1].run
+
+    @property
+    def last_settings(self) -> Settings:
+        """What the last sweep was answered with."""
+        return self._sweeps[-1].settings
 
     def __len__(self) -> int:
         return len(self._sweeps)

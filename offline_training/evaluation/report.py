@@ -28,6 +28,11 @@ def print_report(report: Mapping[str, Any], cost: Mapping[str, Any], console: Co
         shares = report['class_share_in_range'].items()
         table.add_row('answered', ', '.join(f'{name} {share:.1%}' for name, share in shares))
         table.add_row('mean probability', f'{report["mean_probability_in_range"]:.3f}')
+    if 'frame_log' in report:
+        log = report['frame_log']
+        text = f'{log["identical"]} of {log["compared"]} answers have the same bytes'
+        table.add_row('frame log', f'{log["replayed"]} of {log["sweeps"]} sweeps replayed, {text}')
+        table.add_row('first difference', log['first_difference'] or 'none')
     stage = cost['stage_ms']['all']
     table.add_row('a sweep costs', f'{stage["p50"]} ms (p95 {stage["p95"]}) on {cost["device"]}')
     console.print(table)

@@ -66,7 +66,6 @@ class Source:
 
     Attributes:
         class_names: Of the labels; () where there are none.
-        palette: RGB by class name, of the label map.
         cameras: Image topics of the log at hand, by camera index.
         dropped: Sweeps of the last iteration that gave no frame, by cause.
         problems: What of it cannot be read or scored; grows while it is read.
@@ -88,9 +87,6 @@ class Source:
         bag: type[Bag] = Bag,
     ) -> None:
         self.path = path
-        self.palette = (
-            {} if label_map is None else dict(zip(label_map.names, label_map.palette, strict=True))
-        )
         self.cameras: tuple[str, ...] = ()
         self.dropped: Counter[str] = Counter()
         self.problems: list[str] = []
