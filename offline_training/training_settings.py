@@ -128,13 +128,13 @@ class Training:
         if self.memory and self.sweeps == 1:
             msg = 'sweeps is 1, which leaves nothing to remember: give 2 or more, or no memory'
             raise BadConfig(msg)
-        if self.model is None and self.warm_start is None:
-            msg = 'model is null: give a file of config/models, or warm_start (--start)'
-            raise BadConfig(msg)
         if self.frozen:
             self._check_frozen()
         elif self.hidden:
             msg = f'hidden is {self.hidden}, but method is {self.method}: only mlp_head has it'
+            raise BadConfig(msg)
+        elif self.model is None and self.warm_start is None:
+            msg = 'model is null: give a file of config/models, or warm_start (--start)'
             raise BadConfig(msg)
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from offline_training import motion_check, train_segmentation
+from offline_training import motion_check, segmentation_training, train_segmentation
 from offline_training.labelled_sweeps import SweepFiles
 from offline_training.motion_check import CheckConfig, Limits, compare, run
 from offline_training.training_settings import Towns
@@ -31,6 +31,7 @@ def test_a_memory_is_found_to_see_motion(tmp_path: Path, monkeypatch: pytest.Mon
 
     for module in (motion_check, train_segmentation):
         monkeypatch.setattr(module, 'sweep_files', files)
+    for module in (motion_check, segmentation_training):
         monkeypatch.setattr(module, 'load_model_config', lambda _: MODEL)
         monkeypatch.setattr(module, 'shared_file', Path)
     monkeypatch.setattr(motion_check, 'ProcessPoolExecutor', lambda *_: ThreadPoolExecutor(1))
