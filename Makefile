@@ -5,9 +5,10 @@ VENV := $(if $(filter jazzy,$(ROS_LINE)),.venv,.venv-$(ROS_LINE))
 BIN := $(VENV)/bin
 
 ROS_jazzy := "ros-jazzy-rclpy[fastrtps]" ros-jazzy-sensor-msgs ros-jazzy-diagnostic-msgs \
-  ros-jazzy-lifecycle-msgs ros-jazzy-nav-msgs ros-jazzy-std-msgs ros-jazzy-rosgraph-msgs
+  ros-jazzy-lifecycle-msgs ros-jazzy-nav-msgs ros-jazzy-std-msgs ros-jazzy-std-srvs \
+  ros-jazzy-geometry-msgs ros-jazzy-rosgraph-msgs
 ROS_kilted := ros-rclpy ros-rmw-fastrtps-cpp ros-fastdds ros-sensor-msgs ros-diagnostic-msgs \
-  ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-rosgraph-msgs
+  ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-std-srvs ros-geometry-msgs ros-rosgraph-msgs
 
 .PHONY: demo bench street-check motion-check demo-checkpoint pretrain-demo test test-ros test-colcon lint format parameters clean
 

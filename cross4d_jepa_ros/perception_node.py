@@ -13,12 +13,14 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rclpy
 import torch
+from geometry_msgs.msg import PointStamped
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -30,6 +32,7 @@ from sensor_msgs.msg import PointCloud2
 from cross4d_jepa_ros.compute import is_out_of_memory
 from cross4d_jepa_ros.health import ClockState, Observation, findings
 from cross4d_jepa_ros.ledger import Drop, SweepLedger
+from cross4d_jepa_ros.model.prototypes import named_together
 from cross4d_jepa_ros.pipeline import Pipeline
 from cross4d_jepa_ros.ros import parameters
 from cross4d_jepa_ros.ros.diagnostics import (
@@ -44,6 +47,7 @@ from cross4d_jepa_ros.ros.diagnostics import (
 from cross4d_jepa_ros.ros.inputs import Inputs
 from cross4d_jepa_ros.ros.lifecycle import answer_illegal_requests
 from cross4d_jepa_ros.ros.outputs import Outputs, stage_names, wanted
+from cross4d_jepa_ros.ros.teaching import HOW, Teaching, TeachingSetup, default_file
 from cross4d_jepa_ros.ros.transport import missing_profile
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
 from cross4d_jepa_ros.sensing.frames import (
@@ -107,6 +111,7 @@ class PerceptionNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._missing_profile = missing_profile(get_rmw_implementation_identifier())
         self._diagnostics = DiagnosticsPublisher(self)
+        self._teaching = Teaching(self)
         answer_illegal_requests(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._diagnose, clock=self._steady)
@@ -195,6 +200,7 @@ class PerceptionNode(LifecycleNode):
             probability_threshold=self.get_parameter('segmentation.threshold').value,
         )
         self._pipeline.warm_up()
+        self._pipeline.teaching = bool(self.get_parameter('teach.class').value)
         self._sync_config = config.sync
         self._synchroniser = SweepSynchroniser(
             config.sync,
@@ -205,6 +211,7 @@ class PerceptionNode(LifecycleNode):
         self._synchroniser.registerCallback(self._on_synchronised)
         inputs = self._inputs = Inputs(self, config)
         inputs.points.registerCallback(self._on_points)
+        inputs.clicks.registerCallback(self._on_click)
         self._synchroniser.connectInput(inputs.points, *inputs.images)
         self._assembler = FrameAssembler(
             config.frame, inputs.transforms, extrinsics, [image.topic for image in inputs.images]
@@ -213,12 +220,28 @@ class PerceptionNode(LifecycleNode):
             info.registerCallback(self._assembler.set_camera_info, camera)
         if self._missing_profile:
             self.get_logger().warning(self._missing_profile)
+        file = Path(config.teach_file).expanduser() if config.teach_file else None
+        self._teaching.begin(
+            TeachingSetup(
+                self._pipeline,
+                inputs.transforms,
+                model,
+                file or default_file(self._pipeline.network_sha256),
+                round(config.frame.max_extrapolation_s * 1e9),
+            )
+        )
+        thresholds = self.get_parameter(parameters.CLASS_THRESHOLDS).value
+        self._pipeline.class_thresholds = parameters.class_thresholds(
+            thresholds, self._class_names()
+        )
         contract = self._pipeline.contract
-        self._outputs = Outputs(self, contract.palette, stage_names(Pipeline.STAGES))
+        names_classes = bool(contract.answer_names) or self._pipeline.teaching
+        self._pipeline.answers_unknown = names_classes
+        self._outputs = Outputs(self, stage_names(Pipeline.STAGES), names_classes=names_classes)
         self.get_logger().info(
             f'model {model} ({contract.training["kind"]}) on {self._pipeline.device} in '
             + self._pipeline.precision
-            + ('' if contract.class_names else '; it has no segmentation head: embeddings only')
+            + ('' if names_classes else f'; it knows no classes: embeddings only; {HOW}')
         )
 
     def _stop(self) -> None:
@@ -236,6 +259,7 @@ class PerceptionNode(LifecycleNode):
         if not joined:
             self.get_logger().error('the worker is still busy; its answer will not be published')
         self._arrivals.clear()
+        self._teaching.forget_clicks()
         if self._pipeline is not None:
             self._pipeline.reset()
         self._entered()
@@ -245,6 +269,7 @@ class PerceptionNode(LifecycleNode):
             self._outputs.destroy()
         self._pipeline = self._assembler = self._synchroniser = None
         self._inputs = self._outputs = None
+        self._teaching.end()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._entered()
@@ -252,11 +277,35 @@ class PerceptionNode(LifecycleNode):
     # Callbacks: they store and return
 
     def _on_parameters(self, changes: list[Any]) -> Any:
-        result = parameters.check(changes, self._state_machine.current_state[1])
-        for change in changes if result.successful else ():
-            if change.name == 'segmentation.threshold' and self._pipeline is not None:
-                self._pipeline.probability_threshold = change.value
+        names = self._class_names(changes)
+        result = parameters.check(changes, self._state_machine.current_state[1], names)
+        pipeline = self._pipeline
+        if pipeline is None or not result.successful:
+            return result
+        for change in changes:
+            if change.name == 'segmentation.threshold':
+                pipeline.probability_threshold = change.value
+            elif change.name == parameters.CLASS_THRESHOLDS:
+                pipeline.class_thresholds = parameters.class_thresholds(change.value, names)
+            elif change.name == 'teach.class':
+                pipeline.teaching = bool(change.value)
+                if pipeline.teaching and self._outputs and not self._outputs.names_classes:
+                    self.get_logger().warning(
+                        'what is taught now is published once the node is configured anew: its '
+                        'model knew no classes, so that the segmentation topics are not advertised'
+                    )
         return result
+
+    def _class_names(self, changes: Sequence[Any] = ()) -> tuple[str, ...] | None:
+        """Names that thresholds may be given for: all classes, and the one to be taught next."""
+        if self._pipeline is None:
+            return None
+        taught = [change.value for change in changes if change.name == 'teach.class']
+        taught = taught or [self.get_parameter('teach.class').value]
+        return named_together(self._pipeline.contract.answer_names, list(filter(None, taught)))
+
+    def _on_click(self, message: PointStamped) -> None:
+        self._teaching.click(self.get_parameter('teach.class').value, message)
 
     def _on_points(self, message: PointCloud2) -> None:
         self._ledger.receive()
@@ -348,6 +397,7 @@ class PerceptionNode(LifecycleNode):
             self._reset_requested.clear()
             pipeline.reset(self._jump[1])
             assembler.reset()
+        self._teaching.apply()
         started = time.perf_counter()
         frame = assembler.assemble(job.points, job.images, views=pipeline.contract.colour)
         decoded = time.perf_counter()
@@ -359,7 +409,7 @@ class PerceptionNode(LifecycleNode):
                 f'the memory was cleared: {perception.reset}', throttle_duration_sec=LOG_EVERY_S
             )
         stepped = time.perf_counter()
-        answers = outputs.build(names, job.points, perception)
+        answers = outputs.build(names, job.points, perception, pipeline.contract.answer_palette)
         built = time.perf_counter()
         if self._worker is None:
             self._ledger.drop(Drop.INACTIVE, 'the node was deactivated')
@@ -432,6 +482,8 @@ class PerceptionNode(LifecycleNode):
         node: dict[str, object] = {'state': seen.lifecycle, 'transport': transport}
         if self._pipeline is not None and self._assembler is not None:
             node |= model_values(self._pipeline, self._assembler, self._telemetry)
+            node |= {'teach_class': self.get_parameter('teach.class').value}
+            node |= {'teach_file': self._teaching.file}
         sections: dict[str, Values] = {'node': node}
         if seen.lifecycle == 'active' and self._synchroniser and self._inputs:
             lost = max(seen.points.lost, seen.missing_sweeps)

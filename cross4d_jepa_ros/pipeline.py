@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.compute import GpuStopwatch, Stopwatch, choose
-from cross4d_jepa_ros.model.checkpoint import load_checkpoint
+from cross4d_jepa_ros.model.checkpoint import load_checkpoint, network_sha256
 from cross4d_jepa_ros.model.heads import frame_embedding
 from cross4d_jepa_ros.model.live_memory import LiveMemory
 from cross4d_jepa_ros.model.naming import TeachableSweep, named, threshold_table
@@ -96,8 +96,11 @@ class Pipeline:
 
     Attributes:
         contract: Of the checkpoint; its record of taught classes follows `prototypes`.
+        model_sha256: Of the checkpoint's file.
+        network_sha256: Of the network and its contract, whatever it was taught.
         class_thresholds: By class name; there they replace `probability_threshold`. May be
             replaced while running; names of no class are passed over.
+        answers_unknown: Whether a network that knows no classes answers 255 instead of nothing.
         teaching: Whether the newest sweep is kept for `embedding_at`; may be set while running.
         newest: That sweep; None before the first one, after a reset, and without teaching.
         window_length: Sweeps that the last answer depended on, its own included.
@@ -130,8 +133,10 @@ class Pipeline:
         loaded = load_checkpoint(checkpoint)
         self.contract = loaded.contract
         self.model_sha256 = loaded.sha256
+        self.network_sha256 = network_sha256(loaded)
         self.probability_threshold = probability_threshold
         self.class_thresholds: dict[str, float] = {}
+        self.answers_unknown = False
         self.teaching = False
         self.newest: TeachableSweep | None = None
         self.last_reset = ''
@@ -233,7 +238,8 @@ class Pipeline:
             self._memory.add(newest)
             watch.lap('temporal')
         teaching = self.teaching
-        if network.segmentation is None and not self.prototypes.names and not teaching:
+        knows = network.segmentation is not None or self.prototypes.names
+        if not (knows or self.answers_unknown):
             outputs &= ~Output.SEGMENTATION
         if teaching or outputs & (Output.SEGMENTATION | Output.EMBEDDINGS_RGB):
             point = network.decode(token, point, sweep.patches)  # (L, C)

@@ -25,6 +25,11 @@ ARGUMENTS = (
         'CameraInfo topics, one per image; left out: sibling camera_info',
     ),
     ('odometry', '', 'nav_msgs/Odometry topic, where /tf has no ego-motion'),
+    (
+        'clicked_point',
+        '/clicked_point',
+        'PointStamped topic of clicks that teach, such as those of RViz',
+    ),
     ('model', '', 'checkpoint (.safetensors); left out: the demo checkpoint'),
     ('extrinsics', '', 'YAML with calibrations, where TF and CameraInfo have none'),
     ('params_file', '', 'parameter file; left out: config/perception.param.yaml of the package'),
@@ -51,7 +56,7 @@ def _nodes(context) -> list[Node]:
         raise RuntimeError('say which cloud to take: points:=/your/pointcloud2/topic')
     share = Path(FindPackageShare('cross4d_jepa_ros').perform(context))
     images, infos = _topics(argument('images')), _topics(argument('camera_infos'))
-    remappings = [('~/input/points', argument('points'))]
+    remappings = [(f'~/input/{name}', argument(name)) for name in ('points', 'clicked_point')]
     remappings += [(f'~/input/image{i}', topic) for i, topic in enumerate(images)]
     remappings += [(f'~/input/camera_info{i}', topic) for i, topic in enumerate(infos)]
     if argument('odometry'):

@@ -163,10 +163,17 @@ class Bench:
             stop.set()
         for thread in getattr(self, '_publishers', []):
             thread.join(5)
-        for executor, thread, node in reversed(self._running):
-            executor.shutdown()
-            thread.join(10)
-            if isinstance(node, PerceptionNode):
-                node.close()
-            node.destroy_node()
+        for _, _, node in reversed(self._running.copy()):
+            self.stop(node)
         rclpy.try_shutdown(context=self.context)
+
+    def stop(self, stopped: Node) -> None:
+        """Take a node away, as its process would at its end."""
+        running = next(entry for entry in self._running if entry[2] is stopped)
+        self._running.remove(running)
+        executor, thread, node = running
+        executor.shutdown()
+        thread.join(10)
+        if isinstance(node, PerceptionNode):
+            node.close()
+        node.destroy_node()

@@ -16,6 +16,8 @@ from cross4d_jepa_ros.ros.transport import use_large_message_profile
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
 os.environ.setdefault('ROS_LOG_DIR', tempfile.mkdtemp(prefix='ros_log_'))
+# What the user of this machine has taught is none of the tests' business.
+os.environ['ROS_HOME'] = tempfile.mkdtemp(prefix='ros_home_')
 use_large_message_profile()
 
 from tests.bench import Bench  # noqa: E402 - Fast DDS reads the profile when rclpy loads

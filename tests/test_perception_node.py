@@ -493,13 +493,36 @@ def test_parameters_are_checked_and_the_live_one_acts(bench: Bench) -> None:
     assert not answer('segmentation.threshold', 1.5).successful
     assert 'take one of' in answer('device', 'tpu').reason
     assert 'take one of' in answer('precision', 'int8').reason
+    bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 1)
+    bench.wait(settled(bench, 1))
+    free = structured_view(received['segmentation'][-1]).copy()
     assert answer('segmentation.threshold', 1.0).successful
-    bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 2)
+    first = int(free['class_id'][0, 0])
+    names = node._pipeline.contract.class_names
+    for entry, reason in (
+        ('tree:0.5', "names 'tree'; the classes are road, sidewalk, "),
+        ('road:half', "has 'road:half': write name:probability"),
+        ('road:1.5', "has 'road:1.5'"),
+        ('road', "has 'road'"),
+        (':0.5', "has ':0.5'"),
+        ('road:nan', "has 'road:nan'"),
+    ):
+        refused = answer('segmentation.class_thresholds', [f'{names[first]}:0.0', entry])
+        assert not refused.successful
+        assert reason in refused.reason
+    assert "'road' twice" in answer('segmentation.class_thresholds', ['road:0', 'road:1']).reason
+    assert answer('segmentation.class_thresholds', [f'{names[first]}:0.0']).successful
+    bench.publish({points: lambda i: cloud(START + PERIOD + i * PERIOD)}, 1)
     bench.wait(settled(bench, 2))
     labels = structured_view(received['segmentation'][-1])
 
-    assert (labels['class_id'] == 255).all()
+    assert set(np.unique(labels['class_id'])) == {first, 255}
     assert (labels['probability'] > 0).any()
+    assert answer('segmentation.class_thresholds', ['']).successful
+    bench.publish({points: lambda i: cloud(START + 2 * PERIOD + i * PERIOD)}, 1)
+    bench.wait(settled(bench, 3))
+    labels = structured_view(received['segmentation'][-1])
+    assert (labels['class_id'] == 255).all()
 
 
 def test_subscriber_is_that_of_message_filters_where_installed() -> None:

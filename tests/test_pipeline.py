@@ -603,6 +603,8 @@ def test_a_model_without_a_head_knows_what_it_was_taught_and_nothing_else(tmp_pa
     pipeline = headless(tmp_path / 'm')
     frame = frame_of(points(4000))
     pipeline.teaching = True
+    assert pipeline.step(frame, Output.SEGMENTATION).class_id is None
+    pipeline.answers_unknown = True
     assert classes_of(pipeline.step(frame, Output.SEGMENTATION)) == {255}
     example = pipeline.embedding_at(frame.sweep.xyz[17])
     pipeline.prototypes = pipeline.prototypes.added('kerb', example)

@@ -116,7 +116,7 @@ def measure(
         on_progress: Told the share that is done, 0 .. 1, and sweeps per second.
 
     """
-    outputs = Outputs(_NoNode(), pipeline.contract.palette, ())
+    outputs = Outputs(_NoNode(), (), names_classes=True)
     samples = Samples()
     _settle_ground(drive)
     load = OthersShare(own_pids())
@@ -129,7 +129,7 @@ def measure(
         decoded = time.perf_counter()
         perception = pipeline.step(frame, wanted(OUTPUTS))
         stepped = time.perf_counter()
-        outputs.build(OUTPUTS, points, perception)
+        outputs.build(OUTPUTS, points, perception, pipeline.contract.answer_palette)
         built = time.perf_counter()
         if perception.window_length < pipeline.sweeps:
             continue

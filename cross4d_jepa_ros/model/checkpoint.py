@@ -200,6 +200,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(contract, network.eval(), prototypes, sha256)
 
 
+def network_sha256(checkpoint: Checkpoint) -> str:
+    """Digest of a network and its contract, whatever it was taught; needs it as it was loaded."""
+    plain = json.loads(json.dumps(asdict(replace(checkpoint.contract, prototypes=None))))
+    return _checksum(plain, checkpoint.network.state_dict())
+
+
 def read_contract(path: Path) -> Contract:
     """Read the header only; the tensors are neither read nor verified.
 

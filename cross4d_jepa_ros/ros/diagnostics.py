@@ -12,6 +12,7 @@ from rclpy.node import Node
 from cross4d_jepa_ros.health import Finding, Level
 from cross4d_jepa_ros.ledger import Counts
 from cross4d_jepa_ros.pipeline import Pipeline
+from cross4d_jepa_ros.ros.teaching import HOW, summary
 from cross4d_jepa_ros.sensing.frames import FrameAssembler
 from cross4d_jepa_ros.sensing.synchronisation import CameraStatistics
 from cross4d_jepa_ros.telemetry import Telemetry
@@ -77,13 +78,17 @@ def model_values(
     pipeline: Pipeline, assembler: FrameAssembler, telemetry: Telemetry
 ) -> dict[str, object]:
     """Describe the model and its memory."""
-    contract = pipeline.contract
+    contract, taught = pipeline.contract, pipeline.prototypes
     capped_points, capped_tokens = telemetry.capped()
     return {
         'model_sha256': pipeline.model_sha256,
         'model_training': contract.training['kind'],
-        'classes': ', '.join(contract.class_names)
-        or 'none: train a head with offline_training.train_segmentation',
+        'classes': ', '.join(contract.answer_names)
+        or f'none: train a head with offline_training.train_segmentation, or {HOW}',
+        'class_colours': ', '.join(
+            f'#{red:02x}{green:02x}{blue:02x}' for red, green, blue in contract.answer_palette
+        ),
+        'taught': summary(taught),
         'device': pipeline.device,
         'precision': pipeline.precision,
         'ego_motion': assembler.ego_motion,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from geometry_msgs.msg import PointStamped
 from nav_msgs.msg import Odometry
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -23,11 +24,13 @@ except ImportError:  # in no wheel; ego-motion then comes from Odometry
 POINT_TYPES: dict[str, type] = {'sensor_msgs/msg/PointCloud2': PointCloud2}
 INFO_TYPES: dict[str, type] = {'sensor_msgs/msg/CameraInfo': CameraInfo}
 ODOMETRY_TYPES: dict[str, type] = {'nav_msgs/msg/Odometry': Odometry}
+CLICK_TYPES: dict[str, type] = {'geometry_msgs/msg/PointStamped': PointStamped}
 IMAGE_TYPES: dict[str, type] = {
     'sensor_msgs/msg/Image': Image,
     'sensor_msgs/msg/CompressedImage': CompressedImage,
 }
 POSE_DEPTH = 100
+CLICK_DEPTH = 20
 
 
 class Inputs:
@@ -37,6 +40,7 @@ class Inputs:
         points: The sweeps.
         images: One per camera.
         camera_infos: Their calibrations, in the same order.
+        clicks: Points that somebody clicks.
         transforms: What `/tf`, `/tf_static` and odometry have said.
 
     """
@@ -58,7 +62,8 @@ class Inputs:
         ]
         odometry = self._topic('odometry', ODOMETRY_TYPES, POSE_DEPTH)
         odometry.registerCallback(self.transforms.add_odometry)
-        self._topics = [self.points, *self.images, *self.camera_infos, odometry]
+        self.clicks = self._topic('clicked_point', CLICK_TYPES, CLICK_DEPTH)
+        self._topics = [self.points, *self.images, *self.camera_infos, odometry, self.clicks]
 
     def open(self) -> None:
         """Listen to TF, where its type is installed; the other topics follow in `poll`."""

@@ -25,24 +25,22 @@ DEPTH = 5
 class Outputs:
     """Publishers of `~/output/…` and `~/debug/…` for one configured life of the node."""
 
-    def __init__(
-        self, node: LifecycleNode, palette: Sequence[Sequence[int]], stages: Sequence[str]
-    ) -> None:
+    def __init__(self, node: LifecycleNode, stages: Sequence[str], *, names_classes: bool) -> None:
         """Advertise.
 
         Args:
             node: Owner of the publishers.
-            palette: RGB of each class; empty for a model without a segmentation head, whose
-                segmentation topics are then not advertised.
             stages: Names of the durations to publish.
+            names_classes: Whether there are classes, or will be: else the segmentation topics are
+                not advertised.
 
         """
         self._node = node
-        self._palette = palette
+        self.names_classes = names_classes
         self._clouds = {
             name: node.create_lifecycle_publisher(PointCloud2, f'~/output/{name}', DEPTH)
             for name in OUTPUT_TOPICS
-            if palette or not name.startswith('segmentation')
+            if names_classes or not name.startswith('segmentation')
         }
         self._durations = {
             name: node.create_publisher(Float64, f'~/debug/{name}_ms', DEPTH) for name in stages
@@ -55,10 +53,14 @@ class Outputs:
         )
 
     def build(
-        self, names: frozenset[str], sweep: PointCloud2, perception: Perception
+        self,
+        names: frozenset[str],
+        sweep: PointCloud2,
+        perception: Perception,
+        palette: Sequence[Sequence[int]],
     ) -> dict[str, PointCloud2]:
-        """Turn a perception into the messages of the given outputs."""
-        return messages.answer_clouds(names, sweep, perception, self._palette)
+        """Turn a perception into the messages of the given outputs, with the RGB of each class."""
+        return messages.answer_clouds(names, sweep, perception, palette)
 
     def publish(self, answers: Mapping[str, PointCloud2]) -> None:
         """Send the answers to one sweep."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from cross4d_jepa_ros.sensing.point_clouds import CloudConfig
 from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
 
 MAX_CAMERAS = 8
+CLASS_THRESHOLDS = 'segmentation.class_thresholds'
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Parameter:
     def type(self) -> str:
         """Name of the ROS parameter type."""
         if isinstance(self.default, list):
-            return 'double_array'
+            return 'string_array' if isinstance(self.default[0], str) else 'double_array'
         names = {bool: 'bool', int: 'integer', float: 'double', str: 'string'}
         return names[type(self.default)]
 
@@ -174,6 +176,27 @@ PARAMETERS = (
         (0, 1),
         live=True,
     ),
+    Parameter(
+        CLASS_THRESHOLDS,
+        [''],
+        'name:probability',
+        'the same for single classes, in its place: `["car:0.6", "person:0.3"]`',
+        live=True,
+    ),
+    Parameter(
+        'teach.class',
+        '',
+        'name',
+        'class that a clicked point (`~/input/clicked_point`) is an example of; empty: refused',
+        live=True,
+    ),
+    Parameter(
+        'teach.file',
+        '',
+        'path',
+        'where `~/teach/save` writes, read again at configure; empty: '
+        '`~/.ros/cross4d_jepa_ros/taught_*.safetensors`, one for each network',
+    ),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
@@ -188,6 +211,7 @@ class NodeConfig:
     threads: int
     cameras: int
     extrinsics_file: str
+    teach_file: str
     reliability: str
     depth: int
     frame: FrameConfig
@@ -213,12 +237,15 @@ def declare(node: Node) -> None:
         raise ValueError(refusal)
 
 
-def refused(changes: list[RosParameter], state: str) -> str:
+def refused(
+    changes: list[RosParameter], state: str, class_names: Sequence[str] | None = None
+) -> str:
     """Say why a set of parameter changes cannot be taken; empty where it can.
 
     Args:
         changes: Proposed parameters, together.
         state: Lifecycle state, e.g. `unconfigured`; empty: whichever.
+        class_names: That thresholds may be given for; None while no model is loaded.
 
     """
     for change in changes:
@@ -231,15 +258,54 @@ def refused(changes: list[RosParameter], state: str) -> str:
             low, high = row.bounds
             if any(not low <= value <= high for value in change.value):
                 return f'{row.name} is {list(change.value)}; each lies between {low:g} and {high:g}'
+        if row.name == CLASS_THRESHOLDS:
+            try:
+                class_thresholds(change.value, class_names)
+            except ValueError as error:
+                return str(error)
         if not row.live and state in ('inactive', 'active'):
             return f'{row.name} is read in configure: clean the node up first (it is {state})'
     return ''
 
 
-def check(changes: list[RosParameter], state: str) -> SetParametersResult:
+def check(
+    changes: list[RosParameter], state: str, class_names: Sequence[str] | None
+) -> SetParametersResult:
     """Answer a parameter request with the reason of a refusal."""
-    reason = refused(changes, state)
+    reason = refused(changes, state, class_names)
     return SetParametersResult(successful=not reason, reason=reason)
+
+
+def class_thresholds(entries: Sequence[str], class_names: Sequence[str] | None) -> dict[str, float]:
+    """Read thresholds of single classes.
+
+    Args:
+        entries: `name:probability` each; empty ones are passed over.
+        class_names: Classes there are; None: not known yet.
+
+    Raises:
+        ValueError: An entry has another form, or names no class, or one for the second time.
+
+    """
+    thresholds: dict[str, float] = {}
+    for entry in filter(None, entries):
+        name, _, number = entry.rpartition(':')
+        try:
+            threshold = float(number)
+        except ValueError:
+            threshold = -1.0
+        if not name or not 0 <= threshold <= 1:
+            msg = f'{CLASS_THRESHOLDS} has {entry!r}: write name:probability, such as car:0.6'
+            raise ValueError(msg)
+        if class_names is not None and name not in class_names:
+            known = ', '.join(class_names) or 'none'
+            msg = f'{CLASS_THRESHOLDS} names {name!r}; the classes are {known}'
+            raise ValueError(msg)
+        if name in thresholds:
+            msg = f'{CLASS_THRESHOLDS} names {name!r} twice'
+            raise ValueError(msg)
+        thresholds[name] = threshold
+    return thresholds
 
 
 def read(node: Node) -> NodeConfig:
@@ -255,6 +321,7 @@ def read(node: Node) -> NodeConfig:
         threads=value['threads'],
         cameras=cameras,
         extrinsics_file=value['extrinsics_file'],
+        teach_file=value['teach.file'],
         reliability=value['qos.reliability'],
         depth=value['qos.depth'],
         frame=FrameConfig(
