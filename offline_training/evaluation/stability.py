@@ -107,12 +107,15 @@ class Stability:
         xyz = frame.xyz_base[row[here]].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]  # (S, 3)
         class_id = None if perception.class_id is None else perception.class_id[index[here]]
         draw = np.random.default_rng(frame.stamp_ns)
-        for gap in GAPS:
-            if gap <= len(self._past):
-                then = self._past[-gap]
-                self._pairs[gap].append(
-                    self._compared(then, frame.stamp_ns, newest, here, xyz, class_id, draw)
-                )
+        earlier = {gap: self._past[-gap] for gap in GAPS if gap <= len(self._past)}
+        # All at once: one grid serves them all.
+        asked = np.concatenate([np.zeros((0, 3)), *(then.xyz for then in earlier.values())])
+        answered = nearest_within(asked, xyz, SAME_M)  # of S
+        for gap, then in earlier.items():
+            found, answered = np.split(answered, [len(then.xyz)])
+            self._pairs[gap].append(
+                self._compared(then, found, frame.stamp_ns, newest, here, class_id, draw)
+            )
         chosen = np.sort(draw.permutation(len(here))[:POINTS])  # (Q,) of S
         offset = frame.xyz_base[row[here[chosen]], :2] - frame.base_from_sensor[:2, 3]  # (Q, 2)
         self._past.append(
@@ -128,15 +131,14 @@ class Stability:
     def _compared(
         self,
         then: _Looked,
+        found: NDArray[np.int64],
         stamp_ns: int,
         newest: TeachableSweep,
         here: NDArray[np.int64],
-        xyz: NDArray[np.float64],
         class_id: NDArray[np.uint8] | None,
         draw: np.random.Generator,
     ) -> NDArray[np.float64]:
-        """Look for the points of an earlier sweep: (Q, 6), see `_pairs`."""
-        found = nearest_within(then.xyz, xyz, SAME_M)  # (Q,) of S
+        """Compare the points of an earlier sweep with those found (Q,): (Q, 6), see `_pairs`."""
         again = found >= 0  # (Q,)
         columns = np.full((len(again), 6), np.nan)
         columns[:, 0] = then.distance_m

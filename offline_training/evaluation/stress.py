@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much worse the answers get with worse sensors, calibrations and clocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use('agg')
+
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from cross4d_jepa_ros.bags import Bag
+from cross4d_jepa_ros.pipeline import Output, Pipeline
+from cross4d_jepa_ros.segmentation_scores import SegmentationScores, ids_by_name
+from offline_training.evaluation.answers import answered
+from offline_training.evaluation.disturbances import (
+    Disturbance,
+    bags_with_late_images,
+    beam_of_point,
+    disturbances,
+    unchanged,
+)
+from offline_training.evaluation.scores import accuracy, rounded
+from offline_training.evaluation.sources import Swept
+
+WORST = 3
+AS_RECORDED = Disturbance('as recorded', '', unchanged)
+
+Answers = dict[tuple[str, int], NDArray[np.uint8]]
+"""Class ids (P,) of each sweep by log and stamp, those of the labels."""
+
+
+class CannotStress(ValueError):
+    """The source does not serve; the sentence says why."""
+
+
+class Stress:
+    """Answers a source again and again, each time with something else wrong.
+
+    A disturbed answer is compared with the undisturbed answer to the same points: of dropped
+    points neither counts.
+
+    Args:
+        pipeline: Its memory is emptied.
+        open_source: Opens the source with a kind of `Bag`.
+        label_names: Of its labels.
+        bags_only: Whether the source is read through `Bag` alone; else stamps of images cannot be
+            shifted.
+
+    Attributes:
+        beams: Of the sensor, once the undisturbed sweeps were answered.
+        problems: What was not tried.
+
+    Raises:
+        CannotStress: There are no labels, or none that the model names.
+
+    """
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        open_source: Callable[[type[Bag]], Iterable[Swept]],
+        label_names: tuple[str, ...],
+        *,
+        bags_only: bool,
+    ) -> None:
+        names = pipeline.contract.answer_names
+        if not set(names) & set(label_names):
+            msg = (
+                '--stress compares with labels: give a recording with labels, or --labels, of '
+                f'classes that the model names ({", ".join(names) or "none"})'
+            )
+            raise CannotStress(msg)
+        self.beams = 0
+        self.problems: list[str] = []
+        self._pipeline, self._open = pipeline, open_source
+        self._label_names, self._bags_only = label_names, bags_only
+        self._translate = ids_by_name(names, label_names)
+        self._clean: Answers = {}
+        self._images = False
+
+    def rows(self, on_sweep: Callable[[str], None] = lambda _: None) -> Iterator[dict[str, Any]]:
+        """Yield a row for the undisturbed sweeps, then one for each disturbance.
+
+        Rows have `case`, `amount`, `sweeps`, `images` (used of each sweep), `points`, `miou`,
+        `accuracy`, their `change` and `accuracy_change` against the undisturbed answers to the
+        same points, and the classes that lost most, as `worst`: name to change of the IoU.
+
+        Args:
+            on_sweep: Called after each sweep, with what was tried.
+
+        """
+        yield self._row(AS_RECORDED, on_sweep)
+        colour = self._pipeline.contract.colour
+        if not colour:
+            self.problems.append('the model looks at no image: nothing of images was tried')
+        elif not self._images:
+            self.problems.append('the source has no images: nothing of images was tried')
+        elif not self._bags_only:
+            self.problems.append('images of KITTI folders were not shifted: that takes recordings')
+        for disturbance in disturbances(self.beams):
+            if disturbance.of_images and not (colour and self._images):
+                continue
+            if disturbance.shift_ns and not self._bags_only:
+                continue
+            yield self._row(disturbance, on_sweep)
+
+    def __len__(self) -> int:
+        """Runs over the source, at most."""
+        return 1 + len(disturbances(1))
+
+    def _row(self, disturbance: Disturbance, on_sweep: Callable[[str], None]) -> dict[str, Any]:
+        found, clean = (SegmentationScores(self._label_names) for _ in range(2))
+        sweeps = images = 0
+        first_run = disturbance is AS_RECORDED
+        source = self._disturbed(disturbance)
+        for swept, perception in answered(self._pipeline, source, Output.SEGMENTATION):
+            frame = swept.frame
+            sweeps += 1
+            images += len(frame.views)
+            assert perception.class_id is not None
+            answer = self._translate[perception.class_id]  # (P,)
+            key = swept.log, swept.frame.stamp_ns
+            if first_run:
+                self._clean[key] = answer
+                self.beams = max(self.beams, len(np.unique(beam_of_point(frame.sweep))))
+                self._images |= bool(frame.views)
+            if swept.label is not None and key in self._clean:
+                index = frame.sweep.index
+                found.add(swept.label[index], answer[index])
+                clean.add(swept.label[index], self._clean[key][index])
+            on_sweep(f'{disturbance.name} {disturbance.amount}')
+        lost = _changes(found.class_iou(), clean.class_iou())
+        worst = sorted(lost, key=lambda name: lost[name])[:WORST]
+        return {
+            'case': disturbance.name,
+            'amount': disturbance.amount,
+            'sweeps': sweeps,
+            'images': images,
+            'points': found.points,
+            'miou': rounded(found.miou()),
+            'accuracy': rounded(accuracy(found)),
+            'change': _change(found.miou(), clean.miou()),
+            'accuracy_change': _change(accuracy(found), accuracy(clean)),
+            'worst': {} if first_run else {name: rounded(lost[name]) for name in worst},
+        }
+
+    def _disturbed(self, disturbance: Disturbance) -> Iterator[Swept]:
+        bag = bags_with_late_images(disturbance.shift_ns) if disturbance.shift_ns else Bag
+        number = 0
+        for swept in self._open(bag):
+            number = 0 if swept.first else number + 1
+            frame = disturbance.change(swept.frame, number)
+            if frame is not None:
+                yield replace(swept, frame=frame)
+
+
+def _changes(
+    found: Mapping[str, float | None], clean: Mapping[str, float | None]
+) -> dict[str, float]:
+    """How much more the IoU of each class is, of those that both have."""
+    return {
+        name: now - before
+        for name, now in found.items()
+        if now is not None and (before := clean[name]) is not None
+    }
+
+
+def _change(found: float | None, clean: float | None) -> float | None:
+    return None if found is None or clean is None else rounded(found - clean)
+
+
+def print_stress(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
+    """Show the rows as a table."""
+    table = Table('', '', 'mIoU', 'change', 'accuracy', 'lost most', title='stress')
+    for row in rows:
+        worst = ', '.join(f'{name} {change:+.3f}' for name, change in row['worst'].items())
+        figures = [_figure(row['miou']), _figure(row['change'], '+.3f'), _figure(row['accuracy'])]
+        table.add_row(row['case'], row['amount'], *figures, worst)
+    console.print(table)
+
+
+def _figure(value: float | None, form: str = '.3f') -> str:
+    return '-' if value is None else format(value, form)
+
+
+def draw_stress(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw the mIoU of each row as a bar, beside that of the undisturbed sweeps.
+
+    Args:
+        path: PNG.
+        rows: Of `Stress.rows`, the undisturbed one first.
+
+    """
+    figure, axes = plt.subplots(figsize=(8, 0.6 + 0.32 * len(rows)), layout='constrained')
+    kinds = list(dict.fromkeys(row['case'] for row in rows))
+    colours = [f'C{kinds.index(row["case"])}' for row in rows]
+    miou = [row['miou'] or 0.0 for row in rows]
+    bars = axes.barh(range(len(rows)), miou, color=colours)
+    labels = [
+        f'{_figure(row["miou"])} ({_figure(row["change"], "+.3f")})' if number else _figure(miou[0])
+        for number, row in enumerate(rows)
+    ]
+    axes.bar_label(bars, labels, padding=4)
+    axes.axvline(miou[0], color='0.3', linestyle='--', linewidth=1)
+    axes.set_yticks(range(len(rows)), [f'{row["case"]} {row["amount"]}'.strip() for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.15)
+    axes.set_xlabel('mIoU (change against the undisturbed answers to the same points)')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, metadata={'Software': None})
+    plt.close(figure)
