@@ -45,7 +45,7 @@ class Settings:
 
     probability_threshold: float
     class_thresholds: Mapping[str, float]
-    teaching: bool
+    answers_unknown: bool
     prototypes: Prototypes
 
     @staticmethod
@@ -54,7 +54,7 @@ class Settings:
         return Settings(
             pipeline.probability_threshold,
             pipeline.class_thresholds,
-            pipeline.teaching,
+            pipeline.answers_unknown,
             pipeline.prototypes,
         )
 
@@ -62,7 +62,7 @@ class Settings:
         """Give them to a pipeline."""
         pipeline.probability_threshold = self.probability_threshold
         pipeline.class_thresholds = dict(self.class_thresholds)
-        pipeline.teaching = self.teaching
+        pipeline.answers_unknown = self.answers_unknown
         pipeline.prototypes = self.prototypes
 
 
@@ -150,7 +150,7 @@ class FrameLog:
             'views': [_view(view) for view in frame.views],
             'probability_threshold': settings.probability_threshold,
             'class_thresholds': dict(settings.class_thresholds),
-            'teaching': settings.teaching,
+            'answers_unknown': settings.answers_unknown,
             'digests': digests(perception),
         }
         if settings.prototypes is not self._taught:

@@ -174,7 +174,10 @@ def _logged_sweep(run: LoggedRun, record: Mapping[str, Any], taught: Prototypes)
         intensity_ceiling=record['intensity_ceiling'],
         views=tuple(_logged_view(view) for view in record['views']),
         settings=Settings(
-            record['probability_threshold'], record['class_thresholds'], record['teaching'], taught
+            record['probability_threshold'],
+            record['class_thresholds'],
+            record['answers_unknown'],
+            taught,
         ),
         digests=record['digests'],
     )
