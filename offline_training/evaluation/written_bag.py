@@ -66,15 +66,19 @@ class AnswerBags:
         if self._bag is not None:
             self._bag.__exit__(kind, error, trace)
 
+    def _begin(self, log: str) -> None:
+        bag, self._bag = self._bag, None
+        if bag is not None:
+            bag.__exit__(None, None, None)
+        self._bag, self._log = BagWriter(self._folders[log]).__enter__(), log
+        if self._names:
+            self._bag.note(CLASS_NAMES_KEY, ','.join(self._names))
+
     def add(self, swept: Swept, perception: Perception) -> None:
         """Write the answers to one sweep, recorded at its stamp."""
         if self._bag is None or swept.log != self._log:
-            self.__exit__(None, None, None)
-            self._log = swept.log
-            self._bag = BagWriter(self._folders[swept.log])
-            self._bag.__enter__()
-            if self._names:
-                self._bag.note(CLASS_NAMES_KEY, ','.join(self._names))
+            self._begin(swept.log)
+        assert self._bag is not None
         message = swept.message
         given = SimpleNamespace(
             header=_header(message.header), **{name: getattr(message, name) for name in _LAYOUT}
