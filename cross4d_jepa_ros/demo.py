@@ -146,7 +146,7 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
         msg = f'{bag.path} has no readable sweep on {plan.setup.points}'
         raise CannotRun(msg)
     contract = read_contract(plan.model)
-    names = ('segmentation', 'embeddings_rgb') if contract.class_names else ('embeddings_rgb',)
+    names = ('segmentation', 'embeddings_rgb') if contract.answer_names else ('embeddings_rgb',)
     truth = truth_topic(bag)
     rclpy.init()
     client = AnswerClient(
@@ -210,7 +210,7 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
         executor.shutdown()
         client.destroy_node()
         rclpy.try_shutdown()
-    scores = truth_scores(bag, truth, client.class_ids, contract.class_names) if truth else {}
+    scores = truth_scores(bag, truth, client.class_ids, contract.answer_names) if truth else {}
     report = _report(bag, client, plan, others_share) | scores
     try:
         console.print('drawing')

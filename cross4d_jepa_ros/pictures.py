@@ -147,11 +147,11 @@ def _class_paint(
     index = drawn.frame.sweep.index
     shown = [class_id[index]]
     if drawn.truth is not None and true_names:
-        shown.append(ids_by_name(true_names, contract.class_names)[drawn.truth['class_id'][index]])
-    legend = [*zip(contract.class_names, contract.palette, strict=True)]
+        shown.append(ids_by_name(true_names, contract.answer_names)[drawn.truth['class_id'][index]])
+    legend = [*zip(contract.answer_names, contract.answer_palette, strict=True)]
     if any((ids == UNKNOWN).any() for ids in shown):
         legend.append(('unknown', UNKNOWN_COLOUR))
-    colours = [palette_colours(ids, contract.palette) for ids in shown]
+    colours = [palette_colours(ids, contract.answer_palette) for ids in shown]
     return Paint(colours[0], colours[1] if len(colours) > 1 else None, legend)
 
 
