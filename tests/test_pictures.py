@@ -130,8 +130,8 @@ def test_answer_and_truth_share_the_colours_of_the_names(
     )
     contract: Any = SimpleNamespace(
         training={'kind': 'supervised'},
-        class_names=tuple(name for name, _ in LEGEND),
-        palette=tuple(colour for _, colour in LEGEND),
+        answer_names=tuple(name for name, _ in LEGEND),
+        answer_palette=tuple(colour for _, colour in LEGEND),
     )
     answer = segmentation_cloud(
         cloud(stamps[10], 3), np.array([0, 0, 1], np.uint8), np.ones(3, np.float32)
