@@ -74,7 +74,7 @@ def disturbances(beams: int) -> list[Disturbance]:
         found.append(
             Disturbance('images late', f'{shift_ms} ms', unchanged, shift_ns, of_images=True)
         )
-    found.append(Disturbance('no camera', 'none', without_images, of_images=True))
+    found.append(Disturbance('no camera', '', without_images, of_images=True))
     return found
 
 

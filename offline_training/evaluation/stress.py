@@ -205,16 +205,14 @@ def draw_stress(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     kinds = list(dict.fromkeys(row['case'] for row in rows))
     colours = [f'C{kinds.index(row["case"])}' for row in rows]
     miou = [row['miou'] or 0.0 for row in rows]
-    bars = axes.barh(range(len(rows)), miou, color=colours)
-    labels = [
-        f'{_figure(row["miou"])} ({_figure(row["change"], "+.3f")})' if number else _figure(miou[0])
-        for number, row in enumerate(rows)
-    ]
-    axes.bar_label(bars, labels, padding=4)
+    axes.barh(range(len(rows)), miou, color=colours)
+    for number, row in enumerate(rows):
+        change = f' ({_figure(row["change"], "+.3f")})' if number else ''
+        axes.text(1.01, number, f'{_figure(row["miou"])}{change}', va='center')
     axes.axvline(miou[0], color='0.3', linestyle='--', linewidth=1)
     axes.set_yticks(range(len(rows)), [f'{row["case"]} {row["amount"]}'.strip() for row in rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.15)
+    axes.set_xlim(0, 1)
     axes.set_xlabel('mIoU (change against the undisturbed answers to the same points)')
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120, metadata={'Software': None})
