@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from offline_training import index_bags
 from offline_training.indexed_sweeps import indexed_sweeps, stretches, without_end
 from offline_training.label_map import BadLabels, LabelMap
 from offline_training.logs.table import Index
-from offline_training.street.classes import BUILDING, CLASS_NAMES, ROAD
+from offline_training.street.classes import BUILDING, ROAD
+from tests import tiny_labels
 from tests import tiny_recording as tiny
+from tests.tiny_labels import kitti, labelled_bag
 from tests.tiny_street import street
 
 MAP = LabelMap(
@@ -25,29 +25,10 @@ MAP = LabelMap(
     ((1, 2, 3), (4, 5, 6)),
     {0: 'ignore', 40: 'ground', 50: 'wall', 252: 'wall', 'road': 'ground', 'building': 'wall'},
 )
-POSE = '1 0 0 0 0 1 0 0 0 0 1 {}\n'
-
-
-def kitti(path: Path, labels: Sequence[Sequence[int] | None]) -> Path:
-    """Write a drive of one ring of points a sweep; a sweep of None has no label file."""
-    for folder in ('velodyne', 'labels'):
-        (path / folder).mkdir(parents=True)
-    for number, classes in enumerate(labels):
-        angle = np.linspace(0, 6, 4, dtype=np.float32)
-        ring = np.column_stack((5 * np.cos(angle), 5 * np.sin(angle), 0 * angle - 1.8, 0 * angle))
-        ring.astype('<f4').tofile(path / 'velodyne' / f'{number:06d}.bin')
-        if classes is not None:
-            raw = np.array(classes, '<u4') | (9 << 16)  # an instance
-            raw.tofile(path / 'labels' / f'{number:06d}.label')
-    (path / 'calib.txt').write_text('Tr: 0 -1 0 0 0 0 -1 0 1 0 0 0\n')
-    (path / 'poses.txt').write_text(''.join(POSE.format(0.5 * n) for n in range(len(labels))))
-    return path
 
 
 def indexed(folder: Path, *logs: Path) -> Index:
-    out = folder / 'index.parquet'
-    assert index_bags.main([*map(str, logs), '--out', str(out)]) == 0
-    return Index.load(out)
+    return Index.load(tiny_labels.indexed(folder, *logs))
 
 
 def opened(index: Index, folder: Path, label_map: LabelMap = MAP, **changes: Any) -> Any:
@@ -102,23 +83,6 @@ def test_labels_that_do_not_fit_are_named(
     index = indexed(tmp_path, kitti(tmp_path / 'drive', labels))
     with pytest.raises(BadLabels, match=sentence):
         opened(index, tmp_path)
-
-
-def labelled_bag(path: Path) -> Path:
-    """Record four sweeps of a street with their labels and images of one grey each."""
-    entries: list[tuple[int, str, Any]] = []
-    for number in range(4):
-        at_ns = tiny.START_NS + number * 100 * tiny.MS
-        xyz, labels = street(number)
-        pixels = np.full((64, 96, 3), 40 * number, np.uint8)
-        entries += [
-            (at_ns, '/tf', tiny.lidar_at(at_ns, 0.1 * number)),
-            (at_ns + 1, tiny.INFO, tiny.camera_info(at_ns, 96, 64)),
-            (at_ns + 2, tiny.IMAGE, tiny.image(at_ns, pixels)),
-            (at_ns + 3, tiny.POINTS, tiny.sweep(at_ns, xyz)),
-            (at_ns + 4, tiny.TRUTH, tiny.truth(at_ns, labels)),
-        ]
-    return tiny.write(path, entries, class_names=','.join(CLASS_NAMES))
 
 
 def test_a_label_cloud_comes_by_the_names_of_its_recording(tmp_path: Path) -> None:

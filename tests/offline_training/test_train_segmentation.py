@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,15 @@ import yaml
 from rich.console import Console
 
 from cross4d_jepa_ros.bag_setup import UnfitBag
-from cross4d_jepa_ros.model.checkpoint import BadCheckpoint, load_checkpoint
+from cross4d_jepa_ros.model.checkpoint import (
+    BadCheckpoint,
+    Contract,
+    load_checkpoint,
+    save_checkpoint,
+)
 from cross4d_jepa_ros.model.config import BadConfig
+from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.model.tokenizer import input_features
 from offline_training import segmentation_training, street_recordings, train_segmentation
 from offline_training.labelled_sweeps import SweepFiles, read_recording
 from offline_training.make_street_bag import VERSION
@@ -25,6 +34,8 @@ from offline_training.segmentation_run import read_rows
 from offline_training.street.classes import CLASS_NAMES
 from offline_training.train_segmentation import main, train
 from offline_training.training_settings import Training, load_training
+from tests import tiny_labels
+from tests.tiny_drives import MODEL
 from tests.tiny_street import street, write_tiny_street
 
 TRAINING = Path(__file__).parents[2] / 'config' / 'training'
@@ -277,3 +288,99 @@ def test_the_demo_leaves_its_own_town_alone() -> None:
     assert demo is not None
     for config in configs:
         assert int(demo[1]) not in {*config.towns.seeds, *config.held_out.seeds}
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Path:
+    """A checkpoint without classes, of a network with drawn weights."""
+    model = replace(MODEL, colour=False)
+    network = Network(model, 0)
+    network.initialise(torch.Generator().manual_seed(0))
+    contract = Contract(model, input_features(model), 0.0, (), (), {'kind': 'pretrained'})
+    save_checkpoint(tmp_path / 'start.safetensors', contract, network)
+    return tmp_path / 'start.safetensors'
+
+
+def words(tmp_path: Path, preset: str, **changes: object) -> list[str]:
+    given = {'work': tmp_path / 'work', 'batch': 64, **changes}
+    out = str(tmp_path / 'out.safetensors')
+    return [
+        *(str(TRAINING / f'{preset}.yaml'), out),
+        *(f'--set={key}={value}' for key, value in given.items()),
+    ]
+
+
+@pytest.mark.parametrize('preset', ['linear_probe', 'mlp_head', 'fine_tune'])
+def test_an_index_and_a_label_map_become_a_checkpoint(
+    tmp_path: Path, pretrained: Path, preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tiny_labels.indexed(tmp_path, tiny_labels.labelled_bag(tmp_path / 'bag', 8))
+    labels = TRAINING.parent / 'label_maps' / 'street.yaml'
+    length = {'steps': 6, 'score_every': 6, 'batch': 1} if preset == 'fine_tune' else {'epochs': 4}
+    command = [
+        *words(tmp_path, preset, **length),
+        *('--index', str(index), '--labels', str(labels), '--start', str(pretrained)),
+    ]
+    assert main(command) == 0
+    said = ' '.join(capsys.readouterr().out.split())
+    assert 'no --held-out is given: the last 15% of each log are held out' in said
+    contract = load_checkpoint(tmp_path / 'out.safetensors').contract
+    assert contract.class_names == CLASS_NAMES
+    assert contract.training['miou'] > 0.5
+    source = (
+        r'index\.parquet \(\w{12}\), 7 labelled sweeps of 1 logs; the last 15% of each log held'
+    )
+    assert re.match(source, str(contract.training['data']))
+    assert contract.training['command'] == shlex.join(
+        ['python', '-m', 'offline_training.train_segmentation', *command]
+    )
+    # Held out elsewhere: all of the first index is learnt from.
+    assert main([*command, '--held-out', str(index)]) == 0
+    contract = load_checkpoint(tmp_path / 'out.safetensors').contract
+    assert '8 labelled sweeps of 1 logs; index.parquet (' in str(contract.training['data'])
+
+
+@pytest.mark.parametrize(
+    ('preset', 'more', 'sentence'),
+    [
+        ('demo', ['--index', 'i', '--labels', 'm'], 'there are an index and towns: leave out'),
+        ('linear_probe', ['--index', 'i'], '--index and --labels go together'),
+        ('linear_probe', ['--held-out', 'i'], '--held-out only with them'),
+        ('linear_probe', [], 'there is nothing to learn from: give --index and --labels, or towns'),
+    ],
+)
+def test_what_labels_come_from_is_said_once(
+    tmp_path: Path,
+    pretrained: Path,
+    preset: str,
+    more: list[str],
+    sentence: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    labels = str(TRAINING.parent / 'label_maps' / 'street.yaml')
+    more = [labels if word == 'm' else word for word in more]
+    start = str(pretrained)
+    model = ['--set=model=null', '--set=sweeps=null'] if preset == 'demo' else []
+    towns = {'first_seed': 1, 'count': 1, 'seconds': 0.4, 'sweep_stride': 1}
+    if preset == 'demo':
+        model += [f'--set=towns={towns}', f'--set=held_out={towns | {"first_seed": 2}}']
+    assert main([*words(tmp_path, preset), '--start', start, *model, *more]) == 2
+    assert sentence in ' '.join(capsys.readouterr().out.split())
+
+
+def test_linear_probes_learn_from_towns_too(
+    settings: Settings, tmp_path: Path, pretrained: Path
+) -> None:
+    towns = {'first_seed': 1, 'count': 2, 'seconds': 0.4, 'sweep_stride': 1}
+    config = settings(
+        TRAINING / 'linear_probe.yaml',
+        warm_start=str(pretrained),
+        towns=towns,
+        held_out=towns | {'first_seed': 5, 'count': 1},
+        epochs=20,
+        batch=256,
+    )
+    contract = train(config, 'x', tmp_path / 'out.safetensors', QUIET)
+    assert contract.training['kind'] == 'linear_probe'
+    assert contract.training['miou'] > 0.5
+    assert '2 towns (seeds 1 to 2) of 0.4 s, 8 sweeps' in str(contract.training['data'])
