@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,37 +26,6 @@ RIDGE = 1.0
 
 Predict = Callable[[Window], Iterator[tuple[Tensor, Tensor, Tensor]]]
 """Yields (n, P) predictions, (n, P) targets and (n,) weights for each sighting of a window."""
-
-
-def in_view(window: Window) -> Window:
-    """Leave of each sweep what lies within the image of a camera, hidden or not.
-
-    So KITTI's own benchmarks do it. A step then costs a fourth, and the encoder is told by where
-    the points end in which direction the camera looks: no more than the rival knows, to which
-    positions are given.
-    """
-    sweeps = []
-    for sweep in window.sweeps:
-        inside = torch.zeros(len(sweep.xyz), dtype=torch.bool)  # (N,)
-        for sighting in sweep.sightings:
-            turn, shift = sighting.camera_from_base[:3, :3], sighting.camera_from_base[:3, 3]
-            x, y, z = (sweep.xyz @ turn.T + shift).unbind(1)  # (N,) each
-            fx, fy, cx, cy = sighting.intrinsics
-            u, v = fx * x / z + cx, fy * y / z + cy  # (N,), (N,): 0 to 1 over the image
-            inside |= (z > 0) & (u > 0) & (u < 1) & (v > 0) & (v < 1)
-            inside[sighting.point] = True  # what a lens bends into the image
-        row = inside.cumsum(0) - 1  # (N,)
-        sweeps.append(
-            replace(
-                sweep,
-                xyz=sweep.xyz[inside],
-                intensity=None if sweep.intensity is None else sweep.intensity[inside],
-                sightings=tuple(
-                    replace(sighting, point=row[sighting.point]) for sighting in sweep.sightings
-                ),
-            )
-        )
-    return replace(window, sweeps=tuple(sweeps))
 
 
 def from_sweeps(network: Network) -> Predict:
@@ -155,4 +123,4 @@ def scored(predict: Predict, learnt: Windows, judged: Windows) -> dict[str, floa
 
 def _told(predict: Predict, windows: Windows) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     for place in range(len(windows)):
-        yield from predict(in_view(windows.window(0, place)))
+        yield from predict(windows.window(0, place))

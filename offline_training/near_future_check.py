@@ -39,7 +39,6 @@ from offline_training.near_future import (
     Predict,
     from_positions,
     from_sweeps,
-    in_view,
     learn_positions,
     scored,
 )
@@ -94,6 +93,7 @@ class CheckConfig:
         'epochs=150',
         'batch=1',
         'learning_rate=0.004',
+        'view_only=true',
         'objectives.dense_correspondence.points_per_view=4096',
     )
     position_learning_rate: float = 0.002
@@ -181,7 +181,7 @@ def rows_of(
 
     began = time.perf_counter()
     samples = Samples(learnt, settings.batch, range(run.steps))
-    given = (in_view(learnt.window(*sample)) for sample in samples)
+    given = (learnt.window(*sample) for sample in samples)
     for step in range(run.steps):
         run.step(step, given)
         on_step()

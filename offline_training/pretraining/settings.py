@@ -33,6 +33,7 @@ class Pretraining:
         precision: `auto` (bf16 on a GPU, fp32 on a CPU), `fp32` or `bf16`.
         save_every: Steps between two states to go on from.
         components: Of the teacher's features, after centring, scaling and projection.
+        view_only: Whether of each sweep only what lies within its images is looked at.
         objectives: What is learnt.
         augmentation: Of the windows.
 
@@ -52,6 +53,7 @@ class Pretraining:
     precision: str
     save_every: int
     components: int
+    view_only: bool
     objectives: Objectives
     augmentation: Augmentation
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cross4d_jepa_ros.model.config import ModelConfig
+from cross4d_jepa_ros.sensing.poses import transform_points
 from offline_training.augmentation import Change, ChangedSweep
 from offline_training.correspondence import Correspondence, correspond
 from offline_training.logs.reader import LogReader, ReadSweep
@@ -273,6 +275,8 @@ class Windows(torch.utils.data.Dataset[Window | UnfitData]):
         indexed = self._rows[row]
         read = self._log_reader().sweep(indexed)
         read = _near(read, self._model.range_m)
+        if self._config.view_only:
+            read = _in_view(read, indexed.shots)
         shots = [
             (shot, self._seen_in(shot, read))
             for shot in (self._shots_of(indexed) if self._targets is not None else ())
@@ -370,8 +374,26 @@ def _pooled(patches: NDArray[np.float16]) -> Tensor:
 
 def _near(read: ReadSweep, range_m: float) -> ReadSweep:
     """Leave out the points that the network does not see."""
-    near = np.einsum('ij,ij->i', read.xyz, read.xyz) <= range_m**2  # (N,)
+    return _part(read, np.einsum('ij,ij->i', read.xyz, read.xyz) <= range_m**2)
+
+
+def _in_view(read: ReadSweep, shots: Sequence[Shot | None]) -> ReadSweep:
+    """Leave out what lies in none of the images, hidden or not; all stays where there is none.
+
+    So KITTI's own benchmarks do it. The encoder is then told in which direction the cameras look,
+    by where the points end.
+    """
+    taken = [shot for shot in shots if shot is not None]
+    if not taken:
+        return read
+    inside = np.zeros(len(read.xyz), np.bool_)  # (N,)
+    for shot in taken:
+        inside |= shot.camera.project(transform_points(shot.camera_from_base, read.xyz))[1]
+    return _part(read, inside)
+
+
+def _part(read: ReadSweep, kept: NDArray[np.bool_]) -> ReadSweep:
     columns = {
-        name: value[near] for name, value in vars(read).items() if isinstance(value, np.ndarray)
+        name: value[kept] for name, value in vars(read).items() if isinstance(value, np.ndarray)
     }
     return replace(read, **columns)

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from rich.console import Console
 
-from offline_training.near_future import in_view
 from offline_training.near_future_check import (
     DISTILLED,
     NETWORKS,
@@ -23,7 +21,6 @@ from offline_training.near_future_check import (
     compare,
     run,
 )
-from offline_training.objectives.window import Sighting, Window, WindowSweep
 from tests.tiny_logs import HEIGHT, write_log
 
 QUIET = Console(quiet=True)
@@ -75,32 +72,6 @@ def test_a_drive_is_learnt_and_judged(drive: Path, tmp_path: Path) -> None:
 def test_a_drive_has_to_be_long_enough(drive: Path, tmp_path: Path) -> None:
     with pytest.raises(CannotCheck, match=r'6 sweeps with an image, but 5 .* and 2 to be judged'):
         run(drive, replace(TINY, learnt=5), tmp_path, QUIET)
-
-
-def test_only_what_lies_in_the_image_is_seen() -> None:
-    # A camera that looks along x: 100 pixels wide and high, 90 degrees.
-    camera_from_base = torch.tensor([[0.0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
-    xyz = torch.tensor(
-        [[-5.0, 0, 0], [5, 0, 0], [5, 6, 0], [5, 4, 0], [5, 0, -6], [5, 0, -4], [5, -5.1, 0]]
-    )
-    sighting = Sighting(
-        point=torch.tensor([3, 6]),  # the last one is bent into the image by a lens
-        target=torch.tensor([[1.0], [2.0]]),
-        weight=torch.ones(2),
-        view=torch.zeros(1),
-        histogram=torch.zeros(48),
-        patch_map=None,
-        intrinsics=torch.tensor([0.5, 0.5, 0.5, 0.5]),
-        camera_from_base=camera_from_base,
-        offset_s=0.0,
-    )
-    sweep = WindowSweep(0, xyz, torch.arange(7.0), None, (sighting,))
-    seen = in_view(Window((sweep,), None, 0)).sweeps[0]
-    assert seen.intensity is not None
-    assert seen.intensity.tolist() == [1, 3, 5, 6]
-    assert torch.equal(seen.xyz, xyz[[1, 3, 5, 6]])
-    assert seen.sightings[0].point.tolist() == [1, 3]
-    assert torch.equal(seen.sightings[0].target, sighting.target)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,23 @@ def test_windows_that_teach_nothing_are_left_out(data: tuple[Index, TargetCache]
     )
 
 
+def test_what_no_image_shows_can_be_left_out(data: tuple[Index, TargetCache]) -> None:
+    changes = 'view_only=true', 'objectives.dense_correspondence.points_per_view=100000'
+    cut, _ = windows_of(data, 'cross4d_jepa', *changes, augmentation=AS_RECORDED)
+    whole, _ = windows_of(data, 'cross4d_jepa', changes[1], augmentation=AS_RECORDED)
+    (less,), (more,) = (each.window(0, 0).sweeps for each in (cut, whole))
+    (seen,), (seen_of_all,) = less.sightings, more.sightings
+    pixels = _pixels(less.xyz, seen)
+    assert (pixels > -0.5).all()
+    assert (pixels < (WIDTH, HEIGHT)).all()
+    assert 0 < len(less.xyz) < len(more.xyz)
+    assert torch.equal(less.xyz[seen.point], more.xyz[seen_of_all.point])
+    assert torch.equal(seen.target, seen_of_all.target)
+    # Without an image there is nothing to go by.
+    masked, _ = windows_of(data, '3d_jepa', changes[0], augmentation=AS_RECORDED)
+    assert len(masked.window(0, 7).sweeps[-1].xyz) == len(more.xyz)
+
+
 def test_targets_belong_to_their_points_however_these_are_moved(
     data: tuple[Index, TargetCache],
 ) -> None:
