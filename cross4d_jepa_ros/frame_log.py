@@ -101,17 +101,25 @@ class FrameLog:
             OSError: It cannot be opened.
 
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open('ab', buffering=0)
+            self._torn = _ends_within_a_line(path)
+        except OSError as error:
+            raise OSError(error.errno, f'frame_log: {error.strerror}', str(path)) from error
         self._path = path
-        self._file = path.open('ab', buffering=0)
         self._broken = False
+        self._reset: str | None = None
         self._taught: Prototypes | None = None
-        self._torn = _ends_within_a_line(path)
 
     def begin(self, run: LoggedRun) -> str:
         """Write the line of a run; returns as `add`."""
         self._taught = None
         return self._append({'kind': 'run', 'version': VERSION, **asdict(run)})
+
+    def reset(self, reason: str) -> None:
+        """Note that the memory was emptied before the next sweep."""
+        self._reset = reason
 
     def add(
         self,
@@ -119,17 +127,15 @@ class FrameLog:
         images_ns: Sequence[int | None],
         perception: Perception | None,
         settings: Settings,
-        *,
-        reset: str | None,
     ) -> str:
         """Write the line of a sweep.
 
         Args:
             frame: What the pipeline was given.
             images_ns: Header stamp of the image chosen for each camera.
-            perception: Its answer; None where the step failed.
+            perception: Its answer; None where the step failed, or it is not known whether it is
+                of these settings.
             settings: That it answered with.
-            reset: Why the memory was emptied before; None where it was not.
 
         Returns:
             Why nothing more is logged, once; else empty.
@@ -140,7 +146,7 @@ class FrameLog:
             'kind': 'sweep',
             'stamp_ns': frame.stamp_ns,
             'frame_id': frame.sweep.frame_id,
-            'reset': reset,
+            'reset': self._reset,
             'cleared': '' if perception is None else perception.reset,
             'images_ns': list(images_ns),
             'base_from_sensor': _numbers(frame.base_from_sensor),
@@ -153,6 +159,7 @@ class FrameLog:
             'answers_unknown': settings.answers_unknown,
             'digests': digests(perception),
         }
+        self._reset = None
         if settings.prototypes is not self._taught:
             self._taught = settings.prototypes
             record['taught'] = _taught(settings.prototypes)
@@ -171,11 +178,9 @@ class FrameLog:
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: it was closed
             self._broken = True
-            return (
-                f'frame_log: {self._path} cannot be written ({error.strerror}): logging has ended'
-            )
+            return f'frame_log: {self._path} cannot be written ({error}): logging has ended'
         return ''
 
 

@@ -30,10 +30,11 @@ from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import PointCloud2
 
 from cross4d_jepa_ros.compute import is_out_of_memory
+from cross4d_jepa_ros.frame_log import FrameLog, Settings, run_of
 from cross4d_jepa_ros.health import ClockState, Observation, findings
 from cross4d_jepa_ros.ledger import Drop, SweepLedger
 from cross4d_jepa_ros.model.prototypes import named_together
-from cross4d_jepa_ros.pipeline import Pipeline
+from cross4d_jepa_ros.pipeline import Perception, Pipeline
 from cross4d_jepa_ros.ros import parameters
 from cross4d_jepa_ros.ros.diagnostics import (
     LOG_EVERY_S,
@@ -53,6 +54,7 @@ from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
 from cross4d_jepa_ros.sensing.frames import (
     FrameAssembler,
     NoTransform,
+    SensorFrame,
 )
 from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud, stamp_ns
 from cross4d_jepa_ros.sensing.synchronisation import SweepSynchroniser
@@ -109,6 +111,7 @@ class PerceptionNode(LifecycleNode):
         self._worker: NewestFirstWorker[Job] | None = None
         self._inputs: Inputs | None = None
         self._outputs: Outputs | None = None
+        self._frame_log: FrameLog | None = None
         self._missing_profile = missing_profile(get_rmw_implementation_identifier())
         self._diagnostics = DiagnosticsPublisher(self)
         self._teaching = Teaching(self)
@@ -238,6 +241,11 @@ class PerceptionNode(LifecycleNode):
         names_classes = bool(contract.answer_names) or self._pipeline.teaching
         self._pipeline.answers_unknown = names_classes
         self._outputs = Outputs(self, stage_names(Pipeline.STAGES), names_classes=names_classes)
+        if config.frame_log:
+            images = [image.topic for image in inputs.images]
+            run = run_of(self._pipeline, config.frame.cloud, inputs.points.topic, images)
+            self._frame_log = FrameLog(Path(config.frame_log).expanduser())
+            self._warn(self._frame_log.begin(run))
         self.get_logger().info(
             f'model {model} ({contract.training["kind"]}) on {self._pipeline.device} in '
             + self._pipeline.precision
@@ -270,6 +278,9 @@ class PerceptionNode(LifecycleNode):
         self._pipeline = self._assembler = self._synchroniser = None
         self._inputs = self._outputs = None
         self._teaching.end()
+        if self._frame_log is not None:
+            self._frame_log.close()
+            self._frame_log = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._entered()
@@ -381,6 +392,7 @@ class PerceptionNode(LifecycleNode):
             self._out_of_memory += 1
             if self._pipeline is not None:
                 self._pipeline.free_memory()
+            self._log_reset('memory ran out')
 
     def _drop(self, cause: Drop, error: Exception) -> None:
         self._ledger.drop(cause, repr(error) if cause == Drop.ERROR else _first_line(error))
@@ -397,12 +409,18 @@ class PerceptionNode(LifecycleNode):
             self._reset_requested.clear()
             pipeline.reset(self._jump[1])
             assembler.reset()
+            self._log_reset(self._jump[1])
         self._teaching.apply()
         started = time.perf_counter()
         frame = assembler.assemble(job.points, job.images, views=pipeline.contract.colour)
         decoded = time.perf_counter()
         names = outputs.subscribed()
-        perception = pipeline.step(frame, wanted(names))
+        settings = Settings.of(pipeline)
+        try:
+            perception = pipeline.step(frame, wanted(names))
+        except Exception:
+            self._log_frame(job, frame, None, settings)
+            raise
         self._out_of_memory = 0
         if perception.reset:
             self.get_logger().warning(
@@ -425,6 +443,26 @@ class PerceptionNode(LifecycleNode):
         capped = perception.capped_points, perception.capped_tokens
         self._telemetry.answered(latency_ms, stages, capped)
         outputs.publish_durations({**stages, 'latency': latency_ms})
+        # Settings may have changed from another thread while the step looked at them.
+        certain = settings == Settings.of(pipeline)
+        self._log_frame(job, frame, perception if certain else None, settings)
+
+    def _log_frame(
+        self, job: Job, frame: SensorFrame, perception: Perception | None, settings: Settings
+    ) -> None:
+        log = self._frame_log
+        if log is not None:
+            stamps = [None if image is None else stamp_ns(image) for image in job.images]
+            self._warn(log.add(frame, stamps, perception, settings))
+
+    def _log_reset(self, reason: str) -> None:
+        log = self._frame_log
+        if log is not None:
+            log.reset(reason)
+
+    def _warn(self, sentence: str) -> None:
+        if sentence:
+            self.get_logger().warning(sentence)
 
     # Diagnostics
 

@@ -197,6 +197,13 @@ PARAMETERS = (
         'where `~/teach/save` writes, read again at configure; empty: '
         '`~/.ros/cross4d_jepa_ros/taught_*.safetensors`, one for each network',
     ),
+    Parameter(
+        'frame_log',
+        '',
+        'path',
+        'JSON lines, appended: what was done with each sweep, for `evaluate --frame-log`; '
+        'empty: none',
+    ),
 )
 _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 
@@ -212,6 +219,7 @@ class NodeConfig:
     cameras: int
     extrinsics_file: str
     teach_file: str
+    frame_log: str
     reliability: str
     depth: int
     frame: FrameConfig
@@ -322,6 +330,7 @@ def read(node: Node) -> NodeConfig:
         cameras=cameras,
         extrinsics_file=value['extrinsics_file'],
         teach_file=value['teach.file'],
+        frame_log=value['frame_log'],
         reliability=value['qos.reliability'],
         depth=value['qos.depth'],
         frame=FrameConfig(
