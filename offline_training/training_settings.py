@@ -12,6 +12,7 @@ from offline_training.augmentation import AS_RECORDED, Augmentation
 from offline_training.settings_file import read_settings
 
 METHODS = ('linear_probe', 'mlp_head', 'fine_tune')
+POINTS_PER_SWEEP = 2000
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Training:
     weight_decay: float
     warm_up: float = 0.0
     hidden: int = 0
-    points_per_sweep: int = 2000
+    points_per_sweep: int = POINTS_PER_SWEEP
     motion_weight: float = 0.0
     augmentation: Augmentation = AS_RECORDED
 
@@ -130,8 +131,9 @@ class Training:
             raise BadConfig(msg)
         if self.frozen:
             self._check_frozen()
-        elif self.hidden:
-            msg = f'hidden is {self.hidden}, but method is {self.method}: only mlp_head has it'
+        elif self.hidden or self.points_per_sweep != POINTS_PER_SWEEP:
+            name = 'hidden' if self.hidden else 'points_per_sweep'
+            msg = f'{name} means nothing to {self.method}, which learns a linear head: remove it'
             raise BadConfig(msg)
         elif self.model is None and self.warm_start is None:
             msg = 'model is null: give a file of config/models, or warm_start (--start)'

@@ -121,10 +121,11 @@ def settings(start: Path | None, method: str = 'fine_tune', **changes: Any) -> T
         'learning_rate': 0.01,
         'weight_decay': 0.0,
         'hidden': 16 if method == 'mlp_head' else 0,
-        'points_per_sweep': 500,
     }
     if method == 'fine_tune':
         given |= {'steps': 16, 'batch': 1, 'encoder_learning_rate': 0.003}
+    else:
+        given['points_per_sweep'] = 500
     return Training(**{**given, **changes})
 
 
@@ -329,7 +330,7 @@ def test_motion_is_for_towns(data: LabelledData, pretrained: Path) -> None:
     ('changes', 'sentence'),
     [
         ({'method': 'svm'}, "method is 'svm': give linear_probe, mlp_head, fine_tune"),
-        ({'method': 'fine_tune', 'hidden': 8}, 'only mlp_head has it'),
+        ({'method': 'fine_tune', 'hidden': 8}, 'hidden means nothing to fine_tune'),
         ({'steps': None}, 'epochs is None and steps is None: give one of the two'),
         ({'epochs': 2}, 'epochs is 2 and steps is 300'),
         ({'label_fraction': 0.0}, 'label_fraction is 0.0'),
@@ -349,4 +350,4 @@ def test_settings_that_contradict_each_other_are_refused(
     tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(BadConfig, match=sentence):
-        replace(settings(tmp_path / 'x', 'linear_probe'), **changes)
+        replace(settings(tmp_path / 'x', 'linear_probe', points_per_sweep=2000), **changes)
