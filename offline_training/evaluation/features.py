@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from cross4d_jepa_ros.model.live_memory import LiveMemory
 from cross4d_jepa_ros.model.network import Network, SweepInput
 from cross4d_jepa_ros.model.temporal_memory import Remembered
+from cross4d_jepa_ros.pipeline import sample_colours
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
+from offline_training.evaluation.sources import Swept
 from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
 from offline_training.objectives.dense_correspondence import answering_rows
 from offline_training.position_network import PositionNetwork, fourier_features
@@ -117,19 +120,51 @@ def collect(
         for answer in sweep_answers(network, sweeps, recording, stride):
             parts.append(_drawn(answer, number, points_per_sweep, seed))
             on_sweep()
-    if not sum(map(len, parts)):
-        msg = (
-            f'no point of {len(sweeps)} sweeps has a label within {network.config.range_m:g} m: '
-            'give labelled sweeps'
-        )
-        raise ValueError(msg)
-    return PointFeatures(
-        np.concatenate([part.features for part in parts]),
-        np.concatenate([part.label for part in parts]),
-        np.concatenate([part.xyz for part in parts]),
-        np.concatenate([part.recording for part in parts]),
-        np.concatenate([part.sweep for part in parts]),
-    )
+    return _together(parts, network.config.range_m)
+
+
+@torch.inference_mode()
+def collect_live(
+    networks: Mapping[str, Network],
+    stream: Iterable[Swept],
+    *,
+    points_per_sweep: int,
+    seed: int,
+    on_sweep: Callable[[], None] = lambda: None,
+) -> dict[str, PointFeatures]:
+    """Ask frozen networks for the features of the same labelled points, as `collect` does.
+
+    Args:
+        networks: By name, of one configuration; only read. Each remembers as it would live.
+        stream: Sweeps of one log after another; a log is a recording.
+        points_per_sweep: Most points of a sweep, drawn evenly from its labelled ones in range.
+        seed: Of that.
+        on_sweep: Called after each sweep.
+
+    Raises:
+        ValueError: No sweep has a labelled point in range.
+
+    """
+    configs = {network.eval().config for network in networks.values()}
+    (config,) = configs
+    memories = {name: LiveMemory(config) for name in networks}
+    parts: dict[str, list[PointFeatures]] = {name: [] for name in networks}
+    recording = -1
+    for position, swept in enumerate(stream):
+        recording += swept.first
+        frame = swept.frame
+        sweep = _labelled(swept, colour=config.colour)
+        for name, network in networks.items():
+            memory = memories[name]
+            if swept.first:
+                memory.clear()
+            memory.follow(frame.stamp_ns, frame.sweep.frame_id, frame.fixed_from_base)
+            answer, newest = _answered(network, position, sweep, memory.read())
+            if newest is not None:
+                memory.add(newest)
+            parts[name].append(_drawn(answer, recording, points_per_sweep, seed))
+        on_sweep()
+    return {name: _together(each, config.range_m) for name, each in parts.items()}
 
 
 @torch.inference_mode()
@@ -152,17 +187,11 @@ def sweep_answers(
         ahead = (recording[-1] - position) % stride
         if ahead >= reach:
             continue
-        sweep = sweeps[position]
-        given = sweep_input(network, sweep)
-        token, point = network.tokenise(given)  # (M, D), (L, C)
-        token = network.encode(token, given.patches)  # (M, D)
-        token, newest = network.recall(token, given, list(memory))  # (M, D)
+        answer, newest = _answered(network, position, sweeps[position], list(memory))
         if newest is not None:
             memory.appendleft(newest)
         if not ahead:
-            embedding = network.decode(token, point, given.patches)  # (L, C)
-            row = answering_rows(given.patches, len(sweep.xyz))  # (N,)
-            yield SweepAnswer(position, sweep, given, row, token, embedding)
+            yield answer
 
 
 def position_features(
@@ -181,6 +210,51 @@ def position_features(
         for layer in network.hidden if network is not None else ():
             features = F.gelu(layer(features))  # (N, HIDDEN)
     return replace(points, features=_half(features))
+
+
+def _answered(
+    network: Network, position: int, sweep: LabelledSweep, memory: Sequence[Remembered]
+) -> tuple[SweepAnswer, Remembered | None]:
+    """Answer a sweep; also what later ones will remember of it."""
+    given = sweep_input(network, sweep)
+    token, point = network.tokenise(given)  # (M, D), (L, C)
+    token = network.encode(token, given.patches)  # (M, D)
+    token, newest = network.recall(token, given, memory)  # (M, D)
+    embedding = network.decode(token, point, given.patches)  # (L, C)
+    row = answering_rows(given.patches, len(sweep.xyz))  # (N,)
+    return SweepAnswer(position, sweep, given, row, token, embedding), newest
+
+
+def _labelled(swept: Swept, *, colour: bool) -> LabelledSweep:
+    frame = swept.frame
+    index = frame.sweep.index  # (N,)
+    unknown = np.full(len(index), UNKNOWN, np.uint8)
+    rgb = np.zeros((0, 4), np.float32)
+    return LabelledSweep(
+        stamp_ns=frame.stamp_ns,
+        xyz=frame.xyz_base,
+        intensity=frame.sweep.intensity,
+        rgb=sample_colours(frame.xyz_base, frame.views) if colour else rgb,
+        label=unknown if swept.label is None else swept.label[index],
+        moving=unknown,
+        fixed_from_base=frame.fixed_from_base,
+    )
+
+
+def _together(parts: Sequence[PointFeatures], range_m: float) -> PointFeatures:
+    if not sum(map(len, parts)):
+        msg = (
+            f'no point of {len(parts)} sweeps has a label within {range_m:g} m: give labelled '
+            'recordings, or the --labels that belong to them'
+        )
+        raise ValueError(msg)
+    return PointFeatures(
+        np.concatenate([part.features for part in parts]),
+        np.concatenate([part.label for part in parts]),
+        np.concatenate([part.xyz for part in parts]),
+        np.concatenate([part.recording for part in parts]),
+        np.concatenate([part.sweep for part in parts]),
+    )
 
 
 def _drawn(answer: SweepAnswer, recording: int, most: int, seed: int) -> PointFeatures:

@@ -3,16 +3,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.config import ModelConfig
 from cross4d_jepa_ros.model.network import Network
-from offline_training.evaluation.features import collect, position_features, sweep_answers
+from cross4d_jepa_ros.pipeline import Pipeline
+from offline_training.evaluation.answers import answered
+from offline_training.evaluation.features import (
+    collect,
+    collect_live,
+    position_features,
+    sweep_answers,
+)
+from offline_training.evaluation.sources import Source
 from offline_training.labelled_sweeps import SweepFiles
+from offline_training.logs.bag_index import BagChoice
 from offline_training.position_network import HIDDEN, PositionNetwork
 from offline_training.segmentation_run import sweep_input
+from tests.checkpoints import SHIPPED
+from tests.offline_training.evaluation.conftest import SWEEPS
 from tests.tiny_drives import MODEL, drive
 
 
@@ -98,8 +112,30 @@ def test_what_has_no_label_is_left_out(sweeps: SweepFiles, monkeypatch: pytest.M
     assert 0 < len(found) <= 30
     assert set(found.sweep) == {8} and set(found.recording) == {1}
     monkeypatch.setattr(SweepFiles, 'recordings', [range(6)])
-    with pytest.raises(ValueError, match='no point of 12 sweeps has a label within 20 m'):
+    with pytest.raises(ValueError, match='no point of 6 sweeps has a label within 20 m'):
         collect(network(), sweeps, points_per_sweep=40, seed=0)
+
+
+def test_a_stream_of_frames_has_the_features_of_the_pipeline(drive: Path) -> None:
+    pipeline = Pipeline(SHIPPED, device='cpu')
+    pipeline.teaching = True
+    source = Source(drive, BagChoice())
+    shipped = load_checkpoint(SHIPPED).network
+    given = {'one': shipped, 'other': network(config=shipped.config)}
+    found = collect_live(given, source, points_per_sweep=30, seed=0)
+    one, other = found['one'], found['other']
+    np.testing.assert_array_equal(one.xyz, other.xyz)
+    assert not np.array_equal(one.features, other.features)
+    assert set(one.recording) == {0} and set(one.sweep) == set(range(SWEEPS))
+    for number, (swept, _) in enumerate(answered(pipeline, source)):
+        assert pipeline.newest is not None and swept.label is not None
+        mine = one.at(one.sweep == number)
+        # No point is out of range, so that rows are those of the sweep.
+        point = [int(np.flatnonzero((swept.frame.xyz_base == xyz).all(1))[0]) for xyz in mine.xyz]
+        np.testing.assert_array_equal(mine.label, swept.label[swept.frame.sweep.index[point]])
+        wanted = pipeline.newest.embedding[point].numpy()
+        embedding = mine.features[:, shipped.config.width :]
+        np.testing.assert_allclose(embedding, wanted, rtol=2e-3, atol=2e-3)
 
 
 def test_positions_say_the_same_whatever_the_network(sweeps: SweepFiles) -> None:
