@@ -256,6 +256,8 @@ def _node_command(plan: Plan) -> list[str]:
         'model': str(plan.model),
         'sync.timeout': str(timeout_s),
         'use_sim_time': 'true',
+        # Not what its user taught the node elsewhere.
+        'teach.file': str(plan.out / 'taught.safetensors'),
     }
     if setup.extrinsics:
         values['extrinsics_file'] = str(setup.extrinsics)

@@ -510,6 +510,8 @@ def test_parameters_are_checked_and_the_live_one_acts(bench: Bench) -> None:
         refused = answer('segmentation.class_thresholds', [f'{names[first]}:0.0', entry])
         assert not refused.successful
         assert reason in refused.reason
+    assert 'give one name' in answer('teach.class', 'kerb, hedge').reason
+    assert 'give one name' in answer('teach.class', ' kerb').reason
     assert "'road' twice" in answer('segmentation.class_thresholds', ['road:0', 'road:1']).reason
     assert answer('segmentation.class_thresholds', [f'{names[first]}:0.0']).successful
     bench.publish({points: lambda i: cloud(START + PERIOD + i * PERIOD)}, 1)

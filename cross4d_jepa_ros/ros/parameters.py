@@ -266,6 +266,8 @@ def refused(
             low, high = row.bounds
             if any(not low <= value <= high for value in change.value):
                 return f'{row.name} is {list(change.value)}; each lies between {low:g} and {high:g}'
+        if row.name == 'teach.class' and change.value != change.value.replace(',', '').strip():
+            return f'{row.name} is {change.value!r}: give one name, without commas or spaces around'
         if row.name == CLASS_THRESHOLDS:
             try:
                 class_thresholds(change.value, class_names)
