@@ -4,6 +4,8 @@
     python -m offline_training.evaluate drive config/demo.safetensors --out out/evaluation
     python -m offline_training.evaluate index.parquet model.safetensors --labels map.yaml
     python -m offline_training.evaluate drive model.safetensors --frame-log node.jsonl
+    python -m offline_training.evaluate unseen.parquet model.safetensors --features learnt.parquet
+    python -m offline_training.evaluate drive config/demo.safetensors --stress
 
 Every sweep goes through the pipeline as in the node; with a frame log of the node, exactly as in
 that one, and the answers are compared byte by byte. Leaves report.json (the same bytes for the same
@@ -36,6 +38,9 @@ from offline_training.evaluation.progress import bars
 from offline_training.evaluation.replayed_log import ReplayedLog
 from offline_training.evaluation.report import print_report
 from offline_training.evaluation.sources import Source, Swept
+from offline_training.evaluation.stability import Stability, print_stability
+from offline_training.evaluation.stress import stress
+from offline_training.evaluation.worth import feature_report, print_features, teacher_report
 from offline_training.evaluation.written_bag import AnswerBags
 from offline_training.label_map import load_label_map
 from offline_training.logs.bag_index import BagChoice
@@ -76,6 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--write-bag', type=Path, help='folder of a recording of the answers')
     parser.add_argument('--frame-log', type=Path, help='of a node: do again what it did')
+    parser.add_argument(
+        '--features', type=Path, help='recording or index to fit probes on; SOURCE judges them'
+    )
+    parser.add_argument('--targets', type=Path, help="teacher's features of both, cache_targets")
+    parser.add_argument('--stress', action='store_true', help='worse sensors, again and again')
     parser.add_argument('--points', default='', help='PointCloud2 topic; optional if unique')
     parser.add_argument(
         '--images', nargs='*', help='image topics; left out: one of each camera with colour'
@@ -97,13 +107,15 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         extrinsics=arguments.extrinsics,
     )
     labels = None if arguments.labels is None else load_label_map(arguments.labels)
+    _check_together(arguments)
+    steady = Stability.of(arguments.checkpoint)
     source: Source | ReplayedLog
     if arguments.frame_log is None:
         source = Source(arguments.source, choice, labels)
         pipeline = Pipeline(
             arguments.checkpoint, device=arguments.device, threads=arguments.threads
         )
-        stream = answered(pipeline, source)
+        stream = steady.watching(pipeline, answered(pipeline, source))
     else:
         source = ReplayedLog(arguments.source, arguments.frame_log, choice, labels)
         run = source.run
@@ -114,8 +126,35 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         stream = source.answered(pipeline)
     pipeline.warm_up()
     report = _evaluate(source, stream, pipeline, arguments, console)
+    if isinstance(source, Source):
+        report['stability'] = steady.report()
+        report['problems'] += steady.problems
+        print_stability(report['stability'], console)
+        for problem in steady.problems:
+            console.print(problem, style='yellow', markup=False, highlight=False)
+    if isinstance(source, Source) and arguments.features is not None:
+        fit = Source(arguments.features, choice, labels)
+        worth = feature_report(arguments.checkpoint, fit, source, arguments.out, console)
+        if arguments.targets is not None:
+            both = arguments.features, arguments.source
+            worth['teacher_r2'] = teacher_report(
+                arguments.checkpoint, *both, arguments.targets, console
+            )
+        print_features(worth, console)
+        report['features'] = worth
+    if arguments.stress:
+        stress(pipeline, arguments.source, choice, labels, arguments.out, console)
     write_atomically(arguments.out / 'report.json', json.dumps(report, indent=2) + '\n')
     return 0 if not isinstance(source, ReplayedLog) or source.agrees else 1
+
+
+def _check_together(arguments: argparse.Namespace) -> None:
+    if arguments.frame_log is not None and (arguments.features or arguments.stress):
+        msg = '--frame-log does again what a node did: leave out --features and --stress'
+        raise ValueError(msg)
+    if arguments.targets is not None and arguments.features is None:
+        msg = '--targets tell what features are worth: give --features as well'
+        raise ValueError(msg)
 
 
 def _evaluate(

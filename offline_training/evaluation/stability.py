@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
 
+from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.heads import EmbeddingNormalisation
 from cross4d_jepa_ros.model.naming import TeachableSweep
-from cross4d_jepa_ros.pipeline import Perception
+from cross4d_jepa_ros.pipeline import Perception, Pipeline
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from offline_training.evaluation.scores import RANGES_M, rounded
 from offline_training.evaluation.sources import Swept
@@ -25,6 +30,7 @@ GAPS = (1, 2, 5)
 SAME_M = 0.1
 # Of each sweep that are looked for in later ones.
 POINTS = 1000
+_FIGURES = ('matched', 'cosine', 'cosine_random', 'label_kept')
 NO_POSE = (
     'how steady embeddings are is not measured: without ego-motion nobody knows where a point was '
     'before; record /tf or odometry, or give --odometry'
@@ -75,6 +81,38 @@ class Stability:
         self._past: deque[_Looked] = deque(maxlen=max(GAPS))
         # By gap, of each pair: range, seconds, matched, cosine, that of a random pair, label kept.
         self._pairs: dict[int, list[NDArray[np.float64]]] = {gap: [] for gap in GAPS}
+
+    @classmethod
+    def of(cls, checkpoint: Path) -> Stability:
+        """Start with no sweeps of a model.
+
+        Raises:
+            BadCheckpoint: The file is refused.
+
+        """
+        return cls(load_checkpoint(checkpoint).network.normalisation)
+
+    def watching(
+        self, pipeline: Pipeline, stream: Iterable[tuple[Swept, Perception]]
+    ) -> Iterator[tuple[Swept, Perception]]:
+        """Take every sweep of a stream as it is answered, and pass it on.
+
+        Args:
+            pipeline: That answers it; is made to keep the newest embeddings.
+            stream: Its answers.
+
+        """
+        names = bool(pipeline.contract.answer_names)
+        pipeline.teaching = True
+        for swept, perception in stream:
+            if pipeline.newest is not None:
+                self.add(swept, perception, pipeline.newest)
+            # A model without classes only answers "unknown" because it is watched.
+            yield (
+                swept,
+                perception if names else replace(perception, class_id=None, probability=None),
+            )
+        pipeline.teaching = False
 
     def add(self, swept: Swept, perception: Perception, newest: TeachableSweep) -> None:
         """Take the next sweep.
@@ -161,12 +199,13 @@ class Stability:
         normalised: NDArray[np.float32] = self._normalisation(chosen.cpu()).numpy()
         return normalised
 
-    def report(self) -> list[dict[str, Any]]:
-        """Return a row for each gap, with figures of all pairs and of those of each range.
+    def report(self) -> dict[str, Any]:
+        """Lay everything out: whether only what stands counts, and `rows`, one for each gap.
 
-        Of these: `points` looked for, the share `matched`, the mean `cosine` of their embeddings
-        then and now, `cosine_random` of theirs with that of any point now, and `label_kept`, the
-        share that is called the same, where it was called anything.
+        A row has figures of all pairs, and of those of each range: `points` looked for, the share
+        `matched`, the mean `cosine` of their embeddings then and now, `cosine_random` of theirs
+        with that of any point now, and `label_kept`, the share that is called the same, where it
+        was called anything.
         """
         rows = []
         for gap, parts in self._pairs.items():
@@ -181,13 +220,26 @@ class Stability:
             rows.append(
                 {'sweeps': gap, 'seconds': seconds, **_figures(pairs), 'by_range_m': by_range}
             )
-        return rows
+        return {'only_what_stands': self.known_speed, 'rows': rows}
+
+
+def print_stability(report: Mapping[str, Any], console: Console) -> None:
+    """Show the figures of `Stability.report` as a table."""
+    if not report['rows']:
+        return
+    who = 'what stands' if report['only_what_stands'] else 'everything, also what moves'
+    table = Table('', *_FIGURES, title=f'the same point later on: {who}')
+    for row in report['rows']:
+        for name, part in {'all': row, **row['by_range_m']}.items():
+            cells = ('-' if part[each] is None else f'{part[each]:.3f}' for each in _FIGURES)
+            where = f'{row["seconds"]:g} s later' if part is row else f'  {name} m'
+            table.add_row(where, *cells)
+    console.print(table)
 
 
 def _figures(pairs: NDArray[np.float64]) -> dict[str, Any]:
-    names = ('matched', 'cosine', 'cosine_random', 'label_kept')
     figures: dict[str, Any] = {'points': len(pairs)}
-    for name, column in zip(names, pairs[:, 2:].T, strict=True):
+    for name, column in zip(_FIGURES, pairs[:, 2:].T, strict=True):
         told = column[~np.isnan(column)]
         figures[name] = rounded(float(told.mean())) if len(told) else None
     return figures

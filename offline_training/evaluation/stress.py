@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cross4d_jepa_ros.bags import Bag
+from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.pipeline import Output, Pipeline
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores, ids_by_name
 from offline_training.evaluation.answers import answered
@@ -29,8 +31,13 @@ from offline_training.evaluation.disturbances import (
     disturbances,
     unchanged,
 )
+from offline_training.evaluation.progress import bars
 from offline_training.evaluation.scores import accuracy, rounded
-from offline_training.evaluation.sources import Swept
+from offline_training.evaluation.sources import INDEX_SUFFIX, Source, Swept
+from offline_training.label_map import LabelMap
+from offline_training.logs.bag_index import BagChoice
+from offline_training.logs.kitti_folder import is_kitti
+from offline_training.logs.table import Index
 
 WORST = 3
 AS_RECORDED = Disturbance('as recorded', '', unchanged)
@@ -177,6 +184,66 @@ def _changes(
 
 def _change(found: float | None, clean: float | None) -> float | None:
     return None if found is None or clean is None else rounded(found - clean)
+
+
+def stress(
+    pipeline: Pipeline,
+    path: Path,
+    choice: BagChoice,
+    labels: LabelMap | None,
+    out: Path,
+    console: Console,
+) -> None:
+    """Try every disturbance; leaves stress.json and stress.png, and shows the table.
+
+    Args:
+        pipeline: Its memory is emptied.
+        path: Of a `Source`, as are `choice` and `labels`.
+        choice: Topics.
+        labels: Label map, if any.
+        out: Folder.
+        console: For progress and table.
+
+    Raises:
+        CannotStress: There are no labels, or none that the model names.
+        BadIndex: The index cannot be used.
+
+    """
+
+    def opened(bag: type[Bag]) -> Source:
+        return Source(path, choice, labels, bag)
+
+    source = opened(Bag)
+    tried = Stress(pipeline, opened, source.class_names, bags_only=_reads_bags_only(path))
+    rows = []
+    with bars(console) as progress:
+        task = progress.add_task('stress', total=len(tried) * len(source))
+
+        def advance(what: str) -> None:
+            progress.update(task, advance=1, description=what)
+
+        for row in tried.rows(advance):
+            rows.append(row)
+            # Some disturbances leave sweeps out, or are not tried at all.
+            progress.update(task, completed=len(rows) * len(source))
+    report = {
+        'source': str(path),
+        'model_sha256': pipeline.model_sha256,
+        'rows': rows,
+        'problems': tried.problems,
+    }
+    write_atomically(out / 'stress.json', json.dumps(report, indent=2) + '\n')
+    draw_stress(out / 'stress.png', rows)
+    print_stress(rows, console)
+    for problem in tried.problems:
+        console.print(problem, style='yellow', markup=False, highlight=False)
+
+
+def _reads_bags_only(path: Path) -> bool:
+    if path.suffix != INDEX_SUFFIX:
+        return True
+    index = Index.load(path)
+    return not any(is_kitti(log) for log in {index.path_of(row) for row in index.rows})
 
 
 def print_stress(rows: Sequence[Mapping[str, Any]], console: Console) -> None:

@@ -99,7 +99,7 @@ def test_cosines_and_labels_of_the_same_point_are_compared() -> None:
     drive.see(ALIKE, [0, 1])
     drive.see(TURNED, [0, 2])
     drive.see(ALIKE, [255, 2])
-    one, two = drive.stability.report()
+    one, two = drive.stability.report()['rows']
     assert (one['sweeps'], one['seconds'], one['points']) == (1, 0.1, 4)
     assert one['matched'] == 1
     # 0.6 and back, the other point 1 and 1; labels kept: yes, no, unknown is another, yes.
@@ -119,8 +119,8 @@ def test_what_moves_is_left_out_where_speeds_are_known() -> None:
     for drive in (known, unknown):
         for _ in range(2):
             drive.see(ALIKE, [0, 1], speed=(3.0, 0.0))
-    assert known.stability.report()[0]['points'] == 1
-    assert unknown.stability.report()[0]['points'] == 2
+    assert known.stability.report()['rows'][0]['points'] == 1
+    assert unknown.stability.report()['rows'][0]['points'] == 2
     assert not unknown.stability.known_speed
 
 
@@ -129,14 +129,14 @@ def test_only_what_is_where_it_was_is_the_same(away: float, matched: float) -> N
     drive = Drive()
     drive.see(ALIKE, [0, 1])
     drive.see(ALIKE, [0, 1], away=away)
-    assert drive.stability.report()[0]['matched'] == matched
+    assert drive.stability.report()['rows'][0]['matched'] == matched
     drive.see(ALIKE, [0, 1], reset='a gap')
-    assert drive.stability.report()[0]['points'] == 2
+    assert drive.stability.report()['rows'][0]['points'] == 2
 
 
 def test_without_ego_motion_it_says_that_it_cannot() -> None:
     drive = Drive(posed=False)
     for _ in range(3):
         drive.see(ALIKE, [0, 1])
-    assert drive.stability.report() == []
+    assert drive.stability.report()['rows'] == []
     assert drive.stability.problems == [NO_POSE]
