@@ -24,38 +24,21 @@ from typing import Any
 
 from rich.console import Console
 
-from cross4d_jepa_ros.bag_setup import UnfitBag
-from cross4d_jepa_ros.bags import BadBag
 from cross4d_jepa_ros.files import write_atomically
-from cross4d_jepa_ros.logged_frames import BadFrameLog
-from cross4d_jepa_ros.model.checkpoint import BadCheckpoint
 from cross4d_jepa_ros.pipeline import Perception, Pipeline
-from cross4d_jepa_ros.sensing.extrinsics import BadExtrinsics
 from offline_training.evaluation.answers import AnswerScores, answered
 from offline_training.evaluation.cost import Cost
 from offline_training.evaluation.pictures import Shown, draw
 from offline_training.evaluation.progress import bars
 from offline_training.evaluation.replayed_log import ReplayedLog
 from offline_training.evaluation.report import print_report
-from offline_training.evaluation.sources import Source, Swept
+from offline_training.evaluation.sources import INDEX_SUFFIX, Source, Swept
 from offline_training.evaluation.stability import Stability, print_stability
 from offline_training.evaluation.stress import stress
 from offline_training.evaluation.worth import feature_report, print_features, teacher_report
 from offline_training.evaluation.written_bag import AnswerBags
 from offline_training.label_map import load_label_map
 from offline_training.logs.bag_index import BagChoice
-from offline_training.logs.table import BadIndex
-
-CANNOT_RUN = (
-    BadBag,
-    BadCheckpoint,
-    BadExtrinsics,
-    BadFrameLog,
-    BadIndex,
-    UnfitBag,
-    ValueError,
-    OSError,
-)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     console = Console()
     try:
         return _run(arguments, console)
-    except CANNOT_RUN as error:
+    except (ValueError, OSError) as error:
         console.print(str(error), style='red', markup=False, highlight=False, soft_wrap=True)
         return 2
 
@@ -155,6 +138,10 @@ def _check_together(arguments: argparse.Namespace) -> None:
     if arguments.targets is not None and arguments.features is None:
         msg = '--targets tell what features are worth: give --features as well'
         raise ValueError(msg)
+    for path in () if arguments.targets is None else (arguments.source, arguments.features):
+        if path.suffix != INDEX_SUFFIX:
+            msg = f'--targets belong to indices, {path} is none: make one with index_bags'
+            raise ValueError(msg)
 
 
 def _evaluate(
