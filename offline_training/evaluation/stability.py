@@ -20,6 +20,7 @@ from cross4d_jepa_ros.model.heads import EmbeddingNormalisation
 from cross4d_jepa_ros.model.naming import TeachableSweep
 from cross4d_jepa_ros.pipeline import Perception, Pipeline
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
+from cross4d_jepa_ros.sensing.poses import invert, transform_points
 from offline_training.evaluation.scores import RANGES_M, rounded
 from offline_training.evaluation.sources import Swept
 from offline_training.labelled_sweeps import MOVING_M_S
@@ -42,7 +43,7 @@ class _Looked:
     """Points of a sweep that are looked for in later ones.
 
     Attributes:
-        xyz: (Q, 3) m, fixed frame.
+        xyz: (Q, 3) m, in a frame that stands.
         embedding: (Q, C) of unit length.
         class_id: (Q,) answers; None without.
         distance_m: (Q,) horizontally from the sensor.
@@ -50,7 +51,7 @@ class _Looked:
     """
 
     stamp_ns: int
-    xyz: NDArray[np.float64]
+    xyz: NDArray[np.float32]
     embedding: NDArray[np.float32]
     class_id: NDArray[np.uint8] | None
     distance_m: NDArray[np.float64]
@@ -79,6 +80,8 @@ class Stability:
         self.problems: list[str] = []
         self._normalisation = normalisation
         self._past: deque[_Looked] = deque(maxlen=max(GAPS))
+        # Fixed frames may begin far away, where single precision is too coarse.
+        self._start_from_fixed = np.eye(4)
         # By gap, of each pair: range, seconds, matched, cosine, that of a random pair, label kept.
         self._pairs: dict[int, list[NDArray[np.float64]]] = {gap: [] for gap in GAPS}
 
@@ -140,14 +143,17 @@ class Stability:
         here = np.flatnonzero(stands)  # (S,) of L
         if not len(here):
             return
-        pose = frame.fixed_from_base
-        # In double precision: fixed frames may lie far away.
-        xyz = frame.xyz_base[row[here]].astype(np.float64) @ pose[:3, :3].T + pose[:3, 3]  # (S, 3)
+        if not self._past:
+            self._start_from_fixed = invert(frame.fixed_from_base)
+        start_from_base = self._start_from_fixed @ frame.fixed_from_base
+        xyz = transform_points(start_from_base, frame.xyz_base[row[here]])  # (S, 3)
         class_id = None if perception.class_id is None else perception.class_id[index[here]]
         draw = np.random.default_rng(frame.stamp_ns)
         earlier = {gap: self._past[-gap] for gap in GAPS if gap <= len(self._past)}
         # All at once: one grid serves them all.
-        asked = np.concatenate([np.zeros((0, 3)), *(then.xyz for then in earlier.values())])
+        asked = np.concatenate(
+            [np.zeros((0, 3), np.float32), *(then.xyz for then in earlier.values())]
+        )
         answered = nearest_within(asked, xyz, SAME_M)  # of S
         for gap, then in earlier.items():
             found, answered = np.split(answered, [len(then.xyz)])
@@ -274,7 +280,7 @@ def _coordinate_keys(xyz: NDArray[np.float32]) -> NDArray[np.uint64]:
 
 
 def nearest_within(
-    query: NDArray[np.float64], points: NDArray[np.float64], radius: float
+    query: NDArray[np.floating], points: NDArray[np.floating], radius: float
 ) -> NDArray[np.int64]:
     """Find the nearest point of each query by a grid.
 

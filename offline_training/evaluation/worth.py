@@ -24,7 +24,7 @@ from offline_training.evaluation.label_efficiency import (
     mean_miou,
 )
 from offline_training.evaluation.progress import bars
-from offline_training.evaluation.sources import INDEX_SUFFIX, Source
+from offline_training.evaluation.sources import Source
 from offline_training.pretraining.settings import load_pretraining
 from offline_training.pretraining.teacher_r2 import teacher_r2
 
@@ -117,13 +117,10 @@ def teacher_report(
 
     Raises:
         BadConfig: The windows do not suit the model.
-        ValueError: The sources are no indices, targets are missing, or no point is visible.
+        BadIndex: One of the two is no index.
+        UnfitData: Targets are missing, or no point is visible.
 
     """
-    for source in (fit, judged):
-        if source.suffix != INDEX_SUFFIX:
-            msg = f'--targets belong to an index, {source} is none: make it with index_bags'
-            raise ValueError(msg)
     network = load_checkpoint(checkpoint).network
     changes = (f'sweeps={network.config.sweeps}', 'batch=1')
     config, _ = load_pretraining(shared_file(_PRESET), changes)

@@ -102,7 +102,7 @@ def labels_without_classes_in_common(drive: Path, folder: Path) -> list[str | Pa
         ),
         (
             lambda drive, _: [drive, SHIPPED, '--features', drive, '--targets', drive],
-            'is none: make it with index_bags',
+            'is none: make one with index_bags',
         ),
         (labels_without_classes_in_common, '--stress compares with labels'),
     ],
