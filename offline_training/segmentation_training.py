@@ -41,7 +41,7 @@ FIRST_HEAD = HeadTraining(
     epochs=None,
     steps=300,
     batch=2048,
-    learning_rate=0.01,
+    learning_rate=0.05,
     weight_decay=0.0,
     seed=0,
 )

@@ -72,6 +72,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
             'towns': {'first_seed': 1, **towns},
             'held_out': {'first_seed': 5, **towns, 'count': 1},
             'epochs': 2,
+            'steps': None,
             'batch': 2,
             **changes,
         }
@@ -316,7 +317,7 @@ def test_an_index_and_a_label_map_become_a_checkpoint(
 ) -> None:
     index = tiny_labels.indexed(tmp_path, tiny_labels.labelled_bag(tmp_path / 'bag', 8))
     labels = TRAINING.parent / 'label_maps' / 'street.yaml'
-    length = {'steps': 6, 'score_every': 6, 'batch': 1} if preset == 'fine_tune' else {'epochs': 4}
+    length = {'steps': 6, 'score_every': 6, 'batch': 1} if preset == 'fine_tune' else {'steps': 200}
     command = [
         *words(tmp_path, preset, **length),
         *('--index', str(index), '--labels', str(labels), '--start', str(pretrained)),
