@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -58,8 +59,8 @@ from offline_training.naming.renamed import record_of, with_head
 from offline_training.optimisation import deterministic
 from offline_training.probes import ProbeConfig, fit_probe
 
-# Of the layer that makes one class of several clusters.
-MERGING = ProbeConfig(hidden=(64,), epochs=20)
+# Of the hidden layer that makes one class of several clusters.
+MERGING_WIDTH, MERGING_STEPS = 64, 2000
 
 
 def name_by_clusters(
@@ -113,7 +114,7 @@ def name_by_clusters(
             start,
             classes,
             [colours[class_of.index(number)] for number in range(len(classes))],
-            Segmentation(hidden=MERGING.hidden[0] if merging else 0),
+            Segmentation(hidden=MERGING_WIDTH if merging else 0),
             training,
         )
         head = network.segmentation
@@ -125,7 +126,9 @@ def name_by_clusters(
         wanted = torch.tensor(class_of)[member.argmax(1)]  # (N,)
         if merging:
             label = wanted.numpy().astype(np.uint8)
-            fold(fit_probe(MERGING, points.numpy(), label, len(classes), seed), None, head)
+            epochs = math.ceil(MERGING_STEPS / math.ceil(len(label) / ProbeConfig.batch))
+            config = ProbeConfig(hidden=(MERGING_WIDTH,), epochs=epochs)
+            fold(fit_probe(config, points.numpy(), label, len(classes), seed), None, head)
         else:
             fill(head, normalisation, found)
 

@@ -242,8 +242,8 @@ def matched(probe: Probe, pairs: Pairs, seed: int) -> nn.Linear:
     width = pairs.point.shape[1]
     front = nn.Linear(width, width)
     with torch.no_grad():
-        spread, mean = torch.std_mean(pairs.point, 0)  # (P,), (P,)
-        pixel_spread, pixel_mean = torch.std_mean(pairs.pixel, 0)  # (P,), (P,)
+        spread, mean = torch.std_mean(pairs.point, 0, correction=0)  # (P,), (P,)
+        pixel_spread, pixel_mean = torch.std_mean(pairs.pixel, 0, correction=0)  # (P,), (P,)
         scale = pixel_spread / spread.clamp_min(1e-6)  # (P,)
         front.weight.copy_(scale.diag())
         front.bias.copy_(pixel_mean - mean * scale)
