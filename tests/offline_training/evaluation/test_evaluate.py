@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,7 @@ LABELS = """
 classes: {ground: [1, 2, 3], pole: [9, 9, 9]}
 labels: {40: ground, 80: pole, 50: ignore}
 """
+PAGE = (Path(__file__).parents[3] / 'docs' / 'evaluation.md').read_text()
 NUMBERS = {ROAD: 40, POLE: 80, BUILDING: 50}
 
 
@@ -175,6 +178,23 @@ def test_without_labels_it_tells_what_was_answered(tmp_path: Path) -> None:
     assert report['sweeps'] == 2
     assert sum(report['class_share_in_range'].values()) == pytest.approx(1, abs=1e-5)
     assert 'scores' not in report
+
+
+def test_the_page_says_what_the_command_takes_and_leaves(drive: Path, tmp_path: Path) -> None:
+    commands = re.findall(r'-m offline_training\.evaluate (.*)', PAGE.replace('\\\n', ' '))
+    assert len(commands) > 3
+    for command in commands:
+        evaluate._parser().parse_args(shlex.split(command))
+    report = run(tmp_path, drive)
+    part = PAGE[PAGE.index('## What it leaves') :].split('\n## ')[0]
+    rows = re.findall(r'^\| (`.*?) \|', part, re.M)
+    named = {name for row in rows for name in re.findall(r'`([\w.]+)`', row)}
+    named -= {'frame_log', 'features'}  # of other commands
+    for name in named:
+        value: Any = report
+        for part in name.split('.'):
+            value = value[part]
+    assert {name.split('.')[0] for name in named} == set(report)
 
 
 @pytest.mark.parametrize(
