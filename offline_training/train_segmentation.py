@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import shlex
 import shutil
 import sys
@@ -204,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(['python', '-m', 'offline_training.train_segmentation', *words])
     changes = list(arguments.set)
     if arguments.start is not None:
-        changes.append(f'warm_start={arguments.start}')
+        changes.append(f'warm_start={json.dumps(str(arguments.start))}')
     try:
         config = load_training(arguments.config, changes)
         indexed = None
