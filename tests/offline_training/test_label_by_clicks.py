@@ -45,12 +45,14 @@ def clicks_at(path: Path, index: Path, points: list[tuple[int, int, str]]) -> Pa
     return path
 
 
+@pytest.mark.parametrize('source', ['--index', '--bag'])
 def test_an_example_is_what_the_live_node_would_take(
-    tmp_path: Path, index: Path, start: Path
+    tmp_path: Path, index: Path, start: Path, source: str
 ) -> None:
     clicks = clicks_at(tmp_path / 'clicks.csv', index, [(6, 3, 'floor'), (0, 700, 'wall')])
     out = tmp_path / 'out.safetensors'
-    words = [str(start), str(out), '--index', str(index), '--clicks', str(clicks)]
+    recorded = index if source == '--index' else index.parent / 'street'
+    words = [str(start), str(out), source, str(recorded), '--clicks', str(clicks)]
     assert label_by_clicks.main(words) == 0
     taught = load_checkpoint(out)
     assert (taught.prototypes.names, taught.prototypes.counts) == (('floor', 'wall'), (1, 1))
