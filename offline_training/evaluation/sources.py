@@ -129,8 +129,11 @@ class Source:
         for log, (path, rows) in self._logs.items():
             if not is_kitti(path):
                 with self._bag(path) as bag:
-                    if truth_topic(bag):
-                        found[truth_class_names(bag)] = log
+                    topic, names = truth_topic(bag), truth_class_names(bag)
+                if topic:
+                    found[names] = log
+                    if not names:
+                        note(self.problems, f'the classes of {topic} have no names: give --labels')
             elif any(row.labels for row in rows):
                 note(self.problems, f'the labels of {log} are numbers: name them with --labels')
         if len(found) > 1:

@@ -168,16 +168,27 @@ def test_a_kitti_folder_is_read_through_its_index_and_a_label_map(
     assert 'the model has no class ground: all of it scores as wrong' in report['problems']
 
 
-def test_without_labels_it_tells_what_was_answered(tmp_path: Path) -> None:
-    xyz, _ = street(0)
-    sweeps = [
-        (tiny.START_NS + at, tiny.POINTS, tiny.sweep(tiny.START_NS + at, xyz)) for at in (0, 9)
-    ]
-    bag = tiny.write(tmp_path / 'bag', sweeps)
+@pytest.mark.parametrize('labelled', [False, True])
+def test_without_names_of_labels_it_tells_what_was_answered(tmp_path: Path, labelled: bool) -> None:
+    xyz, label = street(0)
+    messages: list[tuple[int, str, Any]] = []
+    for at_ns in (tiny.START_NS, tiny.START_NS + 100 * tiny.MS):
+        messages.append((at_ns, tiny.POINTS, tiny.sweep(at_ns, xyz)))
+        if labelled:
+            messages.append((at_ns, tiny.TRUTH, tiny.truth(at_ns, label)))
+    bag = tiny.write(tmp_path / 'bag', messages)
     report = run(tmp_path / 'out', bag)
     assert report['sweeps'] == 2
     assert sum(report['class_share_in_range'].values()) == pytest.approx(1, abs=1e-5)
     assert 'scores' not in report
+    unnamed = f'the classes of {tiny.TRUTH} have no names: give --labels'
+    assert (unnamed in report['problems']) == labelled
+    labels = tmp_path / 'labels.yaml'
+    labels.write_text('{classes: {road: [0, 0, 0]}, labels: {0: road}, others: ignore}')
+    if labelled:
+        report = run(tmp_path / 'out', bag, '--labels', str(labels))
+        assert report['scores']['points_scored'] == 2 * 500
+        assert unnamed not in report['problems']
 
 
 def test_the_page_says_what_the_command_takes_and_leaves(drive: Path, tmp_path: Path) -> None:
