@@ -10,16 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+from cross4d_jepa_ros.bag_frames import BagFrames
+from cross4d_jepa_ros.bags import Bag
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.heads import EmbeddingNormalisation
-from cross4d_jepa_ros.model.live_memory import LiveMemory
-from cross4d_jepa_ros.model.network import SweepInput
+from cross4d_jepa_ros.pipeline import Output, Pipeline
 from offline_training import label_by_clicks
 from offline_training.logs.reader import LogReader
 from offline_training.logs.table import Index
+from offline_training.naming.answers import Answers, index_of
 from offline_training.naming.clicks import BadClicks, few_click_miou, read_clicks
-from tests.model.drives import stepped
+from tests.offline_training.logs.test_kitti_folder import SWEEPS, write_drive
 from tests.tiny_names import index_of_street, write_start
+from tests.tiny_recording import SETUP
 
 
 @pytest.fixture(scope='module')
@@ -45,27 +48,34 @@ def clicks_at(path: Path, index: Path, points: list[tuple[int, int, str]]) -> Pa
     return path
 
 
-@pytest.mark.parametrize('source', ['--index', '--bag'])
+@pytest.mark.parametrize(('source', 'colour'), [('--index', True), ('--bag', False)])
 def test_an_example_is_what_the_live_node_would_take(
-    tmp_path: Path, index: Path, start: Path, source: str
+    tmp_path: Path, index: Path, source: str, colour: bool
 ) -> None:
-    clicks = clicks_at(tmp_path / 'clicks.csv', index, [(6, 3, 'floor'), (0, 700, 'wall')])
-    out = tmp_path / 'out.safetensors'
-    recorded = index if source == '--index' else index.parent / 'street'
+    start = write_start(tmp_path / 'start.safetensors', teacher=False, colour=colour)
+    clicks = clicks_at(tmp_path / 'clicks.csv', index, [(6, 703, 'wall'), (0, 7, 'floor')])
+    out, bag = tmp_path / 'out.safetensors', index.parent / 'street'
+    recorded = index if source == '--index' else bag
     words = [str(start), str(out), source, str(recorded), '--clicks', str(clicks)]
     assert label_by_clicks.main(words) == 0
-    taught = load_checkpoint(out)
-    assert (taught.prototypes.names, taught.prototypes.counts) == (('floor', 'wall'), (1, 1))
-    network, memory = taught.network, LiveMemory(taught.network.config)
-    loaded = Index.load(index)
-    with LogReader(loaded) as reader, torch.inference_mode():
-        for row in loaded.segments()[0]:
-            xyz = reader.sweep(row).xyz
-            patches = network.tokenizer.group(torch.from_numpy(xyz))
-            given = SweepInput(patches, None, None, row.stamp_ns, row.fixed_from_base)
-            embedding = stepped(network, memory, given)[1]
-        wanted = network.normalisation(embedding)[(patches.kept_point == 3).nonzero().item()]
-    torch.testing.assert_close(taught.prototypes.vectors[0], wanted, rtol=1e-4, atol=1e-5)
+    taught = load_checkpoint(out).prototypes
+    assert (taught.names, taught.counts) == (('wall', 'floor'), (1, 1))
+    pipeline = Pipeline(start, device='cpu', precision='fp32')
+    pipeline.teaching = True
+    with Bag(bag) as opened:
+        for swept in BagFrames(opened, SETUP):
+            pipeline.step(swept.frame, Output.FRAME_EMBEDDING)
+    assert pipeline.window_length == 2
+    live = pipeline.embedding_at(swept.frame.sweep.xyz[703].astype(np.float64))
+    torch.testing.assert_close(taught.vectors[0], live, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kitti_folder_is_a_recording(tmp_path: Path) -> None:
+    index = index_of(write_drive(tmp_path / 'drive'), None)
+    network = load_checkpoint(write_start(tmp_path / 'start', teacher=False)).network
+    with Answers(network, index) as answers:
+        assert len(answers.places) == SWEEPS
+        assert len(answers.answer(answers.places[-1]).embedding)
 
 
 def test_what_was_taught_before_stays_and_nothing_else_changes(
