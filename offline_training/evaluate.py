@@ -25,6 +25,7 @@ from typing import Any
 from rich.console import Console
 
 from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pipeline import Perception, Pipeline
 from offline_training.evaluation.answers import AnswerScores, answered
 from offline_training.evaluation.cost import Cost
@@ -35,7 +36,12 @@ from offline_training.evaluation.report import print_report
 from offline_training.evaluation.sources import INDEX_SUFFIX, Source, Swept
 from offline_training.evaluation.stability import Stability, print_stability
 from offline_training.evaluation.stress import stress
-from offline_training.evaluation.worth import feature_report, print_features, teacher_report
+from offline_training.evaluation.worth import (
+    common_classes,
+    feature_report,
+    print_features,
+    teacher_report,
+)
 from offline_training.evaluation.written_bag import AnswerBags
 from offline_training.label_map import load_label_map
 from offline_training.logs.bag_index import BagChoice
@@ -107,6 +113,10 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         )
         source.last_settings.apply(pipeline)  # for the names of all classes
         stream = source.answered(pipeline)
+    fit = None
+    if isinstance(source, Source) and arguments.features is not None:
+        fit = Source(arguments.features, choice, labels)
+        common_classes(fit, source)
     pipeline.warm_up()
     report = _evaluate(source, stream, pipeline, arguments, console)
     if isinstance(source, Source):
@@ -115,8 +125,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         print_stability(report['stability'], console)
         for problem in steady.problems:
             console.print(problem, style='yellow', markup=False, highlight=False)
-    if isinstance(source, Source) and arguments.features is not None:
-        fit = Source(arguments.features, choice, labels)
+    if isinstance(source, Source) and fit is not None:
         worth = feature_report(arguments.checkpoint, fit, source, arguments.out, console)
         if arguments.targets is not None:
             both = arguments.features, arguments.source
@@ -142,6 +151,9 @@ def _check_together(arguments: argparse.Namespace) -> None:
         if path.suffix != INDEX_SUFFIX:
             msg = f'--targets belong to indices, {path} is none: make one with index_bags'
             raise ValueError(msg)
+    if arguments.targets is not None and read_contract(arguments.checkpoint).colour:
+        msg = f'--targets: {arguments.checkpoint} looks at colours, which the targets come from'
+        raise ValueError(msg)
 
 
 def _evaluate(

@@ -53,14 +53,7 @@ def feature_report(
         ValueError: The sources have no labels, or not those of the same classes.
 
     """
-    names = judged.class_names
-    if not names or fit.class_names != names:
-        msg = (
-            f'probes are fitted on {fit.path} with the classes '
-            f'{", ".join(fit.class_names) or "none"} and judged on {judged.path} with '
-            f'{", ".join(names) or "none"}: give labels of the same classes to both, or --labels'
-        )
-        raise ValueError(msg)
+    names = common_classes(fit, judged)
     network = load_checkpoint(checkpoint).network
     drawn = Network(network.config, 0)
     drawn.initialise(torch.Generator().manual_seed(0))
@@ -103,13 +96,31 @@ def feature_report(
     }
 
 
+def common_classes(fit: Source, judged: Source) -> tuple[str, ...]:
+    """Return the classes that the labels of two sources count.
+
+    Raises:
+        ValueError: The sources have no labels, or not those of the same classes.
+
+    """
+    names = judged.class_names
+    if not names or fit.class_names != names:
+        msg = (
+            f'probes are fitted on {fit.path} with the classes '
+            f'{", ".join(fit.class_names) or "none"} and judged on {judged.path} with '
+            f'{", ".join(names) or "none"}: give labels of the same classes to both, or --labels'
+        )
+        raise ValueError(msg)
+    return names
+
+
 def teacher_report(
     checkpoint: Path, fit: Path, judged: Path, targets: Path, console: Console
 ) -> dict[str, float]:
     """Tell how much of an image teacher's features a ridge reads off; see `teacher_r2`.
 
     Args:
-        checkpoint: Whose features.
+        checkpoint: Whose features; of a model that does not look at colour.
         fit: Index that the ridge is fitted on.
         judged: Index that it is judged on.
         targets: Folder of `cache_targets` for both.

@@ -7,29 +7,34 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
+from rich.console import Console
 
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from cross4d_jepa_ros.model.network import Network
-from offline_training import evaluate
-from offline_training.evaluation import stress
+from offline_training import evaluate, index_bags
+from offline_training.evaluation import label_efficiency, stress, worth
 from offline_training.evaluation.disturbances import disturbances
 from offline_training.evaluation.feature_probes import PROBES
 from offline_training.evaluation.worth import CURVES, MODEL, POSITION, RANDOM
 from offline_training.probes import ProbeConfig
+from tests import tiny_recording as tiny
 from tests.checkpoints import SHIPPED
 from tests.tiny_street import write_tiny_street
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few steps, two disturbances, no pictures of sweeps."""
+    """Few steps, shares and disturbances, no pictures of sweeps."""
     monkeypatch.setattr(evaluate, 'draw', lambda *_: None)
     for name, config in PROBES.items():
         if isinstance(config, ProbeConfig):
             monkeypatch.setitem(PROBES, name, replace(config, least_steps=20))
+    for module in (worth, label_efficiency):
+        monkeypatch.setattr(module, 'SHARES', (0.1, 1.0))
     few = disturbances(64)[2:3] + disturbances(64)[-1:]
     monkeypatch.setattr(stress, 'disturbances', lambda _: few)
 
@@ -55,7 +60,7 @@ def test_everything_at_once_is_the_same_twice(drive: Path, tmp_path: Path) -> No
     for rows in features['probes'].values():
         assert set(rows) == set(PROBES)
         assert all(0 < row['miou'] <= 1 for row in rows.values())
-    assert len(features['label_efficiency'][MODEL]) == 12
+    assert len(features['label_efficiency'][MODEL]) == 6
 
     steady = report['stability']
     assert steady['only_what_stands']
@@ -67,6 +72,26 @@ def test_everything_at_once_is_the_same_twice(drive: Path, tmp_path: Path) -> No
     # The same points, answered the same way, as without --stress.
     assert rows[0]['miou'] == pytest.approx(report['scores']['miou'], abs=2e-6)
     assert cv2.imread(str(tmp_path / 'a' / CURVES)) is not None
+
+
+def test_what_a_teacher_sees_is_told_where_there_are_targets(
+    drive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Path] = []
+
+    def told(_: Path, *paths: Path | Console) -> dict[str, float]:
+        given.extend(path for path in paths if isinstance(path, Path))
+        return {MODEL: 0.5, RANDOM: 0.25, POSITION: 0.125}
+
+    monkeypatch.setattr(evaluate, 'teacher_report', told)
+    monkeypatch.setattr(evaluate, 'read_contract', lambda _: SimpleNamespace(colour=False))
+    index = tmp_path / 'index.parquet'
+    assert index_bags.main([str(drive), '--out', str(index), '--images']) == 0
+    words = ('--features', index, '--targets', tmp_path / 'targets')
+    assert run(tmp_path / 'out', index, SHIPPED, *words) == 0
+    assert given == [index, index, tmp_path / 'targets']
+    report = json.loads((tmp_path / 'out' / 'report.json').read_text())
+    assert report['features']['teacher_r2'][MODEL] == 0.5
 
 
 def test_a_model_without_classes_has_steady_features_and_no_answers(
@@ -92,6 +117,16 @@ def labels_without_classes_in_common(drive: Path, folder: Path) -> list[str | Pa
     return [drive, SHIPPED, '--stress', '--labels', folder / 'labels.yaml']
 
 
+def index_and_a_model_with_colour(drive: Path, folder: Path) -> list[str | Path]:
+    index = folder / 'index.parquet'
+    return [index, SHIPPED, '--features', index, '--targets', folder]
+
+
+def unlabelled_fit(drive: Path, folder: Path) -> list[str | Path]:
+    tiny.write(folder / 'fit', [])
+    return [drive, SHIPPED, '--features', folder / 'fit']
+
+
 @pytest.mark.parametrize(
     ('words', 'sentence'),
     [
@@ -104,6 +139,8 @@ def labels_without_classes_in_common(drive: Path, folder: Path) -> list[str | Pa
             lambda drive, _: [drive, SHIPPED, '--features', drive, '--targets', drive],
             'is none: make one with index_bags',
         ),
+        (index_and_a_model_with_colour, 'looks at colours'),
+        (unlabelled_fit, 'give labels of the same classes to both'),
         (labels_without_classes_in_common, '--stress compares with labels'),
     ],
 )
