@@ -100,7 +100,8 @@ class Stress:
 
         Rows have `case`, `amount`, `sweeps`, `images` (used of each sweep), `points`, `miou`,
         `accuracy`, their `change` and `accuracy_change` against the undisturbed answers to the
-        same points, and the classes that lost most, as `worst`: name to change of the IoU.
+        same points, and the classes that lost most, as `worst`: name to change of the IoU; as
+        `mistaken_for`, which class each of these is called now, most of all where it was not.
 
         Args:
             on_sweep: Called after each sweep, with what was tried.
@@ -147,7 +148,7 @@ class Stress:
                 clean.add(swept.label[index], self._clean[key][index])
             on_sweep(f'{disturbance.name} {disturbance.amount}')
         lost = _changes(found.class_iou(), clean.class_iou())
-        worst = sorted(lost, key=lambda name: lost[name])[:WORST]
+        worst = [] if first_run else sorted(lost, key=lambda name: lost[name])[:WORST]
         return {
             'case': disturbance.name,
             'amount': disturbance.amount,
@@ -158,7 +159,8 @@ class Stress:
             'accuracy': rounded(accuracy(found)),
             'change': _change(found.miou(), clean.miou()),
             'accuracy_change': _change(accuracy(found), accuracy(clean)),
-            'worst': {} if first_run else {name: rounded(lost[name]) for name in worst},
+            'worst': {name: rounded(lost[name]) for name in worst},
+            'mistaken_for': {name: _mistaken_for(name, found, clean) for name in worst},
         }
 
     def _disturbed(self, disturbance: Disturbance) -> Iterator[Swept]:
@@ -180,6 +182,14 @@ def _changes(
         for name, now in found.items()
         if now is not None and (before := clean[name]) is not None
     }
+
+
+def _mistaken_for(name: str, found: SegmentationScores, clean: SegmentationScores) -> str:
+    """Which answer gained most among the points of a class; '' where no wrong one did."""
+    true = found.class_names.index(name)
+    gained = found.confusion[true] - clean.confusion[true]  # (C + 1,)
+    gained[true] = 0
+    return (*found.class_names, 'unknown')[int(gained.argmax())] if gained.max() > 0 else ''
 
 
 def _change(found: float | None, clean: float | None) -> float | None:
@@ -248,11 +258,14 @@ def _reads_bags_only(path: Path) -> bool:
 
 def print_stress(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
     """Show the rows as a table."""
-    table = Table('', '', 'mIoU', 'change', 'accuracy', 'lost most', title='stress')
+    table = Table('', '', 'mIoU', 'change', 'accuracy', 'lost most (to)', title='stress')
     for row in rows:
-        worst = ', '.join(f'{name} {change:+.3f}' for name, change in row['worst'].items())
+        told = []
+        for name, change in row['worst'].items():
+            other = row['mistaken_for'][name]
+            told.append(f'{name} {change:+.3f}' + (f' ({other})' if other else ''))
         figures = [_figure(row['miou']), _figure(row['change'], '+.3f'), _figure(row['accuracy'])]
-        table.add_row(row['case'], row['amount'], *figures, worst)
+        table.add_row(row['case'], row['amount'], *figures, ', '.join(told))
     console.print(table)
 
 

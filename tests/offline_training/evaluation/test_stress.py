@@ -143,7 +143,9 @@ def test_rows_tell_what_each_disturbance_costs(
     assert (most['miou'], most['change'], most['accuracy_change']) == (0, -1, -1)
     assert 600 < most['points'] < 1200
     assert most['worst'] == {'road': -1, 'building': -1, 'pole': -1}
-    assert by_case['points dropped', '25%']['change'] == 0
+    assert set(most['mistaken_for'].values()) == {'unknown'}
+    least = by_case['points dropped', '25%']
+    assert least['change'] == 0 and set(least['mistaken_for'].values()) == {''}
     assert by_case['fewer sweeps', '1 of 2']['sweeps'] == 2
     assert by_case['fewer sweeps', '1 of 4']['sweeps'] == 1
     assert by_case['no camera', '']['images'] == 0
