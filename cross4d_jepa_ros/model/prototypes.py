@@ -16,7 +16,7 @@ from cross4d_jepa_ros.model.config import Taught
 # Similarities are divided by it before the softmax.
 TEMPERATURE = 0.07
 # A point whose best class is less similar than this is none of them.
-BACKGROUND = 0.2
+BACKGROUND = 0.1
 # Of a turn around the wheel of hues: each next colour lies in the widest gap.
 GOLDEN_ANGLE = (3 - 5**0.5) / 2
 
