@@ -284,17 +284,11 @@ class SweepFiles:
         if not len(labelled):
             msg = 'no sweep has labels: nothing can be learnt from them'
             raise ValueError(msg)
-        draw = np.random.default_rng(seed)
-        turn: list[tuple[float, int]] = []
-        offsets = draw.permutation(len(self.recordings)) / len(self.recordings)
-        for recording, offset in zip(self.recordings, offsets, strict=True):
-            own = draw.permutation(
-                labelled[(labelled >= recording.start) & (labelled < recording.stop)]
-            )
-            turn += [
-                ((rank + offset) / len(own), int(position)) for rank, position in enumerate(own)
-            ]
-        order = [position for _, position in sorted(turn)]
+        parts = [
+            labelled[(labelled >= recording.start) & (labelled < recording.stop)].tolist()
+            for recording in self.recordings
+        ]
+        order = label_order(parts, seed)
         count = fraction * len(order)
         share = min(1.0, count)
         less = copy.copy(self)
@@ -324,6 +318,28 @@ class SweepFiles:
             moving = self._files[number].get_slice('moving')[points]
             total += np.bincount(moving[chosen], minlength=256)
         return total
+
+
+def label_order(recordings: Sequence[Sequence[int]], seed: int) -> list[int]:
+    """Draw the order in which sweeps are labelled.
+
+    Every beginning of it has the same share of each recording's sweeps, as far as that goes.
+
+    Args:
+        recordings: Positions of the sweeps of each.
+        seed: Of the draw.
+
+    Returns:
+        All of these positions.
+
+    """
+    draw = np.random.default_rng(seed)
+    turn: list[tuple[float, int]] = []
+    offsets = draw.permutation(len(recordings)) / len(recordings)
+    for recording, offset in zip(recordings, offsets.tolist(), strict=True):
+        own = draw.permutation(np.array(recording, np.int64)).tolist()
+        turn += [((rank + offset) / len(own), position) for rank, position in enumerate(own)]
+    return [position for _, position in sorted(turn)]
 
 
 def _bytes(unit: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +17,10 @@ from numpy.typing import NDArray
 
 from offline_training.evaluation.feature_probes import LINEAR, PROBES, answers, scored
 from offline_training.evaluation.features import PointFeatures
+from offline_training.labelled_sweeps import label_order
 
 SHARES = (0.001, 0.01, 0.1, 1.0)
 SEEDS = (0, 1, 2)
-
-
-def sweep_order(recordings: Sequence[Sequence[int]], seed: int) -> list[int]:
-    """Draw the order in which sweeps are labelled; every beginning of it is spread evenly.
-
-    Args:
-        recordings: Positions of the labelled sweeps of each recording.
-        seed: Of the draw.
-
-    Returns:
-        All of these positions: recordings take turns, each with a sweep drawn from its remaining
-        ones.
-
-    """
-    draw = np.random.default_rng(seed)
-    drawn = [draw.permutation(np.array(each, np.int64)).tolist() for each in recordings]
-    turns = [drawn[number] for number in draw.permutation(len(drawn))]
-    missing = object()
-    rounds = zip_longest(*turns, fillvalue=missing)
-    return [position for turn in rounds for position in turn if position is not missing]
 
 
 def labelled_share(points: PointFeatures, share: float, seed: int) -> PointFeatures:
@@ -52,14 +32,14 @@ def labelled_share(points: PointFeatures, share: float, seed: int) -> PointFeatu
     Args:
         points: Of all sweeps.
         share: In (0, 1].
-        seed: Of `sweep_order`, and of the points of a single sweep.
+        seed: Of `label_order`, and of the points of a single sweep.
 
     """
     recordings = [
         np.unique(points.sweep[points.recording == number]).tolist()
         for number in np.unique(points.recording)
     ]
-    order = sweep_order(recordings, seed)
+    order = label_order(recordings, seed)
     wanted = share * len(order)
     kept = points.at(np.isin(points.sweep, order[: max(1, round(wanted))]))
     if wanted >= 1:

@@ -17,9 +17,9 @@ from offline_training.evaluation.label_efficiency import (
     draw_label_efficiency,
     labelled_share,
     mean_miou,
-    sweep_order,
 )
 from offline_training.evaluation.neighbours_probe import NeighboursConfig, nearest_answers
+from offline_training.labelled_sweeps import label_order
 from offline_training.probes import ProbeConfig
 
 NAMES = ('road', 'car')
@@ -109,10 +109,10 @@ def test_neighbours_are_asked_about_some_points(monkeypatch: pytest.MonkeyPatch)
 
 def test_sweeps_are_labelled_in_turns() -> None:
     recordings = [range(4), range(4, 6), range(6, 10)]
-    order = sweep_order(recordings, 0)
+    order = label_order(recordings, 0)
     assert sorted(order) == list(range(10))
     assert {next(r for r in recordings if p in r).start for p in order[:3]} == {0, 4, 6}
-    assert order == sweep_order(recordings, 0) != sweep_order(recordings, 1)
+    assert order == label_order(recordings, 0) != label_order(recordings, 1)
 
 
 @pytest.mark.parametrize(
