@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -29,8 +30,8 @@ def fine_tuned(
     """Train all weights with a share of the labels, pretrained and not, the same steps for both.
 
     From scratch means from weights as they were drawn; either way the head is fitted first. Both
-    have the choice of all learning rates with the share of labels that the claim is about, and
-    keep the best of them for the other shares.
+    choose their learning rate with the share of labels that the claim is about, and keep it for
+    the other shares.
     """
     tuning = config.fine_tuning
     data = LabelledData(
@@ -48,9 +49,12 @@ def fine_tuned(
             for row in _measured(config, name, share, rate, seed, data, store, out, console)
         ]
 
-    for name in (tuning.method, SCRATCH):
+    for name, rates in (
+        (tuning.method, tuning.learning_rates),
+        (SCRATCH, tuning.scratch_learning_rates),
+    ):
         best: tuple[float, float] = (-1.0, 0.0)
-        for rate in tuning.learning_rates:
+        for rate in rates:
             rows = tuned(name, tuning.claim, rate)
             best = max(best, (sum(row.value for row in rows) / len(rows), rate))
             yield from rows
@@ -72,7 +76,11 @@ def _measured(
 ) -> list[Row]:
     start = model_of(config, RANDOM if name == SCRATCH else name, seed, out)
     settings = _training(config, start, share, rate, seed, out)
-    about = {'steps': settings.steps, 'start': load_checkpoint(start).sha256}
+    about = {
+        'steps': settings.steps,
+        'kept': list(tuning.points_kept),
+        'start': load_checkpoint(start).sha256,
+    }
 
     def measure() -> dict[str, float]:
         console.print(f'{TASK}: {name}, {share:.1%} of the labels, {rate:g}, seed {seed}')
@@ -102,5 +110,5 @@ def _training(
         learning_rate=rate,
         weight_decay=0.02,
         warm_up=0.05,
-        augmentation=pretraining.augmentation,
+        augmentation=replace(pretraining.augmentation, points_kept=tuning.points_kept),
     )

@@ -32,7 +32,9 @@ class FineTuning:
         method: Of the pretraining.
         claim: Share of the labelled sweeps that the learning rate is chosen with.
         shares: All shares.
-        learning_rates: To choose from.
+        learning_rates: To choose from, of the pretrained networks.
+        scratch_learning_rates: Likewise, of those as they were drawn.
+        points_kept: Share of a sweep's points in training, from and to.
         steps: The same for all.
         batch: Windows of a step.
 
@@ -42,6 +44,8 @@ class FineTuning:
     claim: float
     shares: tuple[float, ...]
     learning_rates: tuple[float, ...]
+    scratch_learning_rates: tuple[float, ...]
+    points_kept: tuple[float, float]
     steps: int
     batch: int
 

@@ -146,6 +146,8 @@ def test_what_would_deceive_is_refused(change: dict[str, Any], said: str) -> Non
             'claim': 0.01,
             'shares': [0.01],
             'learning_rates': [0.001],
+            'scratch_learning_rates': [0.001],
+            'points_kept': [0.5, 1.0],
             'steps': 1,
             'batch': 1,
         },
