@@ -78,7 +78,7 @@ def _measured(
     settings = _training(config, start, share, rate, seed, out)
     about = {
         'steps': settings.steps,
-        'kept': list(tuning.points_kept),
+        'kept': list(config.fine_tuning.points_kept),
         'start': load_checkpoint(start).sha256,
     }
 
