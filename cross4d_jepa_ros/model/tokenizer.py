@@ -266,8 +266,8 @@ class PatchTokenizer(nn.Module):
         Args:
             patches: Of `group`.
             intensity: (L,) in [0, 1], of `patches.kept_point`; None where the sensor has none.
-            rgb: (L, 4) colour in [0, 1] and a flag that is 1 where there is one; None in a
-                network without colour.
+            rgb: (L, 4) colour in [0, 1] and a flag that is 1 where there is one; None where no
+                point has any, and in a network without colour.
 
         Returns:
             (M, D) tokens and (L, C) point features.
@@ -300,8 +300,8 @@ class PatchTokenizer(nn.Module):
         features[:, 7] = xyz.norm(dim=1) / self._range_m
         features[:, 8] = 0.0 if intensity is None else intensity
         features[:, 9] = float(intensity is not None)
-        if rgb is not None:
-            features[:, 10:14] = rgb
+        # Nothing in a network without colour; zeros are what it has learnt for points unseen.
+        features[:, 10:] = 0.0 if rgb is None else rgb
         return features
 
     def _embed(self, features: Tensor) -> Tensor:

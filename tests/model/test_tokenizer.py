@@ -122,6 +122,17 @@ def test_features_of_two_points(network: Network) -> None:
     assert without[:, 8:10].tolist() == [[0, 0], [0, 0]]
 
 
+def test_no_colour_at_all_is_what_unseen_points_have(
+    network: Network, xyz: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = network.tokenizer
+    patches = tokenizer.group(xyz)
+    unseen = tokenizer.features(patches, None, torch.zeros(500, 4))
+    # Memory as it is found, at its worst.
+    monkeypatch.setattr(Tensor, 'new_empty', lambda like, *size: like.new_full(size, math.nan))
+    assert torch.equal(tokenizer.features(patches, None, None), unseen)
+
+
 def test_a_network_without_colour_has_no_channels_for_it(config: ModelConfig) -> None:
     blind = replace(config, colour=False)
     assert sum(feature.channels for feature in input_features(config)) == 14
