@@ -65,10 +65,9 @@ def indexed_sweeps(
     paths = []
     with LogReader(index) as reader:
         for rows in stretches(index, stride):
-            path = (
-                folder / f'{_slug(rows[0].log)}_{_digest(index, rows, label_map, range_m, colour)}'
-            )
-            path = path.with_suffix('.safetensors')
+            name = Path(rows[0].log).name or 'log'
+            digest = _digest(index, rows, label_map, range_m, colour)
+            path = folder / f'{name}_{digest}.safetensors'
             paths.append(path)
             if path.exists():
                 for _ in rows:
@@ -180,6 +179,7 @@ def _digest(
     files = sorted(source.iterdir()) if source.is_dir() else [source]
     settings = [FORMAT, range_m, colour, str(path), [file.stat().st_mtime_ns for file in files]]
     settings += [label_map.names, sorted((str(k), v) for k, v in label_map.ids.items())]
+    settings += [label_map.others_ignored]
     digest = hashlib.sha256(json.dumps(settings).encode())
     for row in rows:
         plain = (row.topic, row.stamp_ns, row.message_ns, row.points, row.intensity_ceiling)
@@ -193,7 +193,3 @@ def _digest(
                 )
                 digest.update(shot.camera_from_base.tobytes())
     return digest.hexdigest()[:16]
-
-
-def _slug(log: str) -> str:
-    return Path(log).name or 'log'

@@ -105,6 +105,20 @@ def test_a_label_cloud_comes_by_the_names_of_its_recording(tmp_path: Path) -> No
     assert not opened(index, tmp_path, label_map)[0].rgb.any()
 
 
+def test_logs_may_have_dots_in_their_names(tmp_path: Path) -> None:
+    logs = [kitti(tmp_path / f'drive.{label}', [(label,) * 4] * 2) for label in (40, 50)]
+    sweeps = opened(indexed(tmp_path, *logs), tmp_path, stride=2)
+    assert len(set(sweeps.paths)) == 4
+    assert [sweeps[position].label[0] for position in range(4)] == [0, 0, 1, 1]
+
+
+def test_a_stricter_map_is_asked_again(tmp_path: Path) -> None:
+    index = indexed(tmp_path, kitti(tmp_path / 'drive', [(40, 40, 7, 40)]))
+    opened(index, tmp_path, replace(MAP, others_ignored=True))
+    with pytest.raises(BadLabels, match='has the label 7'):
+        opened(index, tmp_path)
+
+
 def test_a_label_cloud_of_the_wrong_length_is_named(tmp_path: Path) -> None:
     xyz = street(1)[0]
     messages: list[tuple[int, str, Any]] = [
