@@ -95,10 +95,7 @@ class LogReader:
             BadIndex: The log is gone or has changed since it was indexed.
 
         """
-        decoder = CloudDecoder(CloudConfig(), intensity_ceiling=row.intensity_ceiling)
-        sweep = self._read(row, lambda log: decoder.decode(log.cloud(row)))
-        if len(sweep.xyz) != row.points:
-            raise self._changed(row, f'{len(sweep.xyz)} points instead of {row.points}')
+        sweep = self._decoded(row)
         xyz = in_base(sweep, row.base_from_sensor, row.stamp_from_knot)
         return ReadSweep(row.stamp_ns, xyz, sweep.intensity, sweep.time_offset_ns, sweep.index)
 
