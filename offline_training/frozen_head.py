@@ -187,13 +187,24 @@ def learn_head(
 
 
 @torch.no_grad()
-def fold(probe: Probe, head: SegmentationHead) -> None:
-    """Give a head the weights of a probe, with which it answers raw embeddings alike."""
+def fold(probe: Probe, head: SegmentationHead, front: nn.Linear | None = None) -> None:
+    """Give a head the weights of a probe, with which it answers what it reads alike.
+
+    Args:
+        probe: With its standardisation.
+        head: With as many hidden layers, one at most.
+        front: What is applied before the probe; None for nothing.
+
+    """
     layers = [layer for layer in probe.layers if isinstance(layer, nn.Linear)]
     first = head if head.hidden is None else head.hidden
     weight = layers[0].weight.double() * probe.scale.double()  # (F, C)
+    bias = layers[0].bias.double() - weight @ probe.mean.double()  # (F,)
+    if front is not None:
+        bias = bias + weight @ front.bias.double()  # (F,)
+        weight = weight @ front.weight.double()  # (F, C)
     first.weight.copy_(weight)
-    first.bias.copy_(layers[0].bias.double() - weight @ probe.mean.double())  # (F,)
+    first.bias.copy_(bias)
     if head.hidden is not None:
         head.weight.copy_(layers[-1].weight)
         head.bias.copy_(layers[-1].bias)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -39,6 +38,7 @@ from cross4d_jepa_ros.model.checkpoint import (
 )
 from cross4d_jepa_ros.model.config import BadConfig, Segmentation
 from cross4d_jepa_ros.model.network import Network
+from offline_training.frozen_head import fold
 from offline_training.logs.table import Index
 from offline_training.naming.answers import Answers, index_of
 from offline_training.naming.clicks import is_fitted
@@ -54,7 +54,6 @@ from offline_training.naming.clusters import (
     spread_points,
     steadiness,
 )
-from offline_training.naming.image_head import fold
 from offline_training.naming.renamed import record_of, with_head
 from offline_training.optimisation import deterministic
 from offline_training.probes import ProbeConfig, fit_probe
@@ -126,9 +125,8 @@ def name_by_clusters(
         wanted = torch.tensor(class_of)[member.argmax(1)]  # (N,)
         if merging:
             label = wanted.numpy().astype(np.uint8)
-            epochs = math.ceil(MERGING_STEPS / math.ceil(len(label) / ProbeConfig.batch))
-            config = ProbeConfig(hidden=(MERGING_WIDTH,), epochs=epochs)
-            fold(fit_probe(config, points.numpy(), label, len(classes), seed), None, head)
+            config = ProbeConfig(hidden=(MERGING_WIDTH,), epochs=1, least_steps=MERGING_STEPS)
+            fold(fit_probe(config, points.numpy(), label, len(classes), seed), head)
         else:
             fill(head, normalisation, found)
 

@@ -44,6 +44,7 @@ from cross4d_jepa_ros.model.checkpoint import (
 from cross4d_jepa_ros.model.config import Segmentation
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
+from offline_training.frozen_head import fold
 from offline_training.label_map import LabelMap, load_label_map
 from offline_training.logs.table import Index
 from offline_training.naming.answers import Answers
@@ -53,12 +54,11 @@ from offline_training.naming.image_head import (
     TeacherView,
     drawn_pixels,
     fit_head,
-    fold,
     matched,
     paired,
     score_images,
 )
-from offline_training.naming.labelled_images import LabelledImage, labelled_images
+from offline_training.naming.labelled_images import BadImages, LabelledImage, labelled_images
 from offline_training.naming.renamed import record_of, with_head
 from offline_training.optimisation import deterministic
 from offline_training.probes import Probe
@@ -181,16 +181,32 @@ def name_by_images(
         start, label_map.names, label_map.palette, Segmentation('teacher', HIDDEN), training
     )
     assert network.segmentation is not None
-    fold(probes[0], front, network.segmentation)
+    fold(probes[0], network.segmentation, front)
     return Named(contract, network, report, probes[0])
 
 
 def parted(
     images: Sequence[LabelledImage],
 ) -> tuple[Sequence[LabelledImage], Sequence[LabelledImage]]:
-    """Hold out the last images, at least one, so that neighbours in time stay together."""
+    """Hold out the last images, at least one, so that neighbours in time stay together.
+
+    Raises:
+        BadImages: There is one image only.
+
+    """
+    if len(images) < 2:
+        msg = f'{images[0].image} is the only labelled image: give more, or --held-out'
+        raise BadImages(msg)
     last = max(1, round(HELD_OUT_SHARE * len(images)))
     return images[:-last], images[-last:]
+
+
+def _check_apart(learnt: Sequence[LabelledImage], held_out: Sequence[LabelledImage]) -> None:
+    known = {labelled.image.resolve() for labelled in learnt}
+    for labelled in held_out:
+        if labelled.image.resolve() in known:
+            msg = f'{labelled.image} is learnt from and held out: give other folders to --held-out'
+            raise BadImages(msg)
 
 
 def picture(named: Named, view: TeacherView, shown: LabelledImage, label_map: LabelMap) -> bytes:
@@ -251,6 +267,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         learnt: Sequence[LabelledImage] = labelled_images(arguments.images)
         if arguments.held_out:
             held_out: Sequence[LabelledImage] = labelled_images(arguments.held_out)
+            _check_apart(learnt, held_out)
         else:
             learnt, held_out = parted(learnt)
             console.print(f'held out: the last {len(held_out)} images, from {held_out[0].image}')

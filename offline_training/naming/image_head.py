@@ -9,7 +9,6 @@ for that: a linear map in front of the head is learnt so that a point is answere
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cross4d_jepa_ros.model.heads import SegmentationHead, TeacherSpace
+from cross4d_jepa_ros.model.heads import TeacherSpace
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
 from offline_training.correspondence import correspond
 from offline_training.label_map import LabelMap
@@ -145,8 +144,7 @@ def drawn_pixels(
 
 def fit_head(pixels: Pixels, classes: int, seed: int) -> Probe:
     """Fit a head with one hidden layer to labelled pixels."""
-    batches = math.ceil(len(pixels.label) / ProbeConfig.batch)
-    config = ProbeConfig(hidden=(HIDDEN,), epochs=math.ceil(STEPS / batches))
+    config = ProbeConfig(hidden=(HIDDEN,), epochs=1, least_steps=STEPS)
     return fit_probe(config, pixels.features, pixels.label, classes, seed)
 
 
@@ -261,26 +259,3 @@ def matched(probe: Probe, pairs: Pairs, seed: int) -> nn.Linear:
         optimiser.step()
         schedule.step()
     return front
-
-
-@torch.no_grad()
-def fold(probe: Probe, front: nn.Linear | None, head: SegmentationHead) -> None:
-    """Give a network's head the weights of a probe, its standardisation and what is in front.
-
-    Args:
-        probe: With one hidden layer.
-        front: Of `matched`; None for nothing.
-        head: In teacher space, as wide.
-
-    """
-    first, last = probe.layers[0], probe.layers[2]
-    assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear) and head.hidden is not None
-    weight = first.weight.double() * probe.scale.double()  # (hidden, P)
-    bias = first.bias.double() - weight @ probe.mean.double()  # (hidden,)
-    if front is not None:
-        bias = bias + weight @ front.bias.double()  # (hidden,)
-        weight = weight @ front.weight.double()  # (hidden, P)
-    head.hidden.weight.copy_(weight)
-    head.hidden.bias.copy_(bias)
-    head.weight.copy_(last.weight)
-    head.bias.copy_(last.bias)

@@ -18,9 +18,10 @@ from cross4d_jepa_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from cross4d_jepa_ros.model.config import Segmentation, Teacher
 from cross4d_jepa_ros.model.heads import SegmentationHead, TeacherSpace
 from offline_training import label_by_images
+from offline_training.frozen_head import fold
 from offline_training.logs.reader import LogReader
 from offline_training.naming import image_head
-from offline_training.naming.image_head import Pairs, Pixels, fit_head, fold, matched
+from offline_training.naming.image_head import Pairs, Pixels, fit_head, matched
 from offline_training.naming.labelled_images import BadImages, labelled_images
 from tests.tiny_names import COMPONENTS, index_of_street, write_start
 
@@ -159,6 +160,15 @@ def test_images_that_cannot_be_used_are_refused(
     assert sentence in ' '.join(capsys.readouterr().out.split())
 
 
+def test_no_image_is_learnt_from_and_held_out(
+    tmp_path: Path, given: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert label_by_images.main([*given, '--held-out', str(tmp_path / 'learnt')]) == 2
+    assert '0.png is learnt from and held out' in ' '.join(capsys.readouterr().out.split())
+    with pytest.raises(BadImages, match='is the only labelled image'):
+        label_by_images.parted(labelled_images([tmp_path / 'learnt'])[:1])
+
+
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadImages, match=r'has no images/\*\.jpg or \.png'):
         labelled_images([tmp_path])
@@ -194,7 +204,7 @@ def test_what_is_folded_answers_as_what_it_was_folded_from(with_front: bool) -> 
     front = matched(probe, pairs, 0) if with_front else None
     teacher = load_teacher_space()
     head = SegmentationHead(4, 3, image_head.HIDDEN, teacher)
-    fold(probe, front, head)
+    fold(probe, head, front)
     embedding = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         seen = F.normalize(teacher(embedding), dim=1)
