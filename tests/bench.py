@@ -68,6 +68,7 @@ class Bench:
         rclpy.init(context=self.context, domain_id=domain)
         self._running: list[tuple[SingleThreadedExecutor, threading.Thread, Node]] = []
         self.sections: dict[str, tuple[int, str, dict[str, str]]] = {}
+        self._clients: dict[str, Any] = {}
         self.probe = Node('probe', context=self.context, use_global_arguments=False)
         self.probe.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
         self.spin(self.probe)
@@ -99,6 +100,16 @@ class Bench:
             values = {entry.key: entry.value for entry in status.values}
             section = status.name.split(': ', 1)[1]
             self.sections[section] = (status.level[0], status.message, values)
+
+    def call(self, kind: type, name: str, request: Any, timeout_s: float = 30.0) -> Any:
+        """Call a service. Its client stays: one that has just come may miss its first answer."""
+        client = self._clients.get(name)
+        if client is None:
+            client = self._clients[name] = self.probe.create_client(kind, name)
+        assert client.wait_for_service(5)
+        future = client.call_async(request)
+        self.wait(future.done, timeout_s)
+        return future.result()
 
     def state(self) -> str:
         return self.sections.get('node', (0, '', {}))[2].get('state', '')

@@ -57,21 +57,13 @@ def settled(bench: Bench, sent: int) -> Callable[[], bool]:
 
 
 def request(bench: Bench, transition: int) -> bool:
-    client = bench.probe.create_client(ChangeState, '/perception_node/change_state')
-    assert client.wait_for_service(5)
-    future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
-    bench.wait(future.done, 20)
-    bench.probe.destroy_client(client)
-    return bool(future.result().success)
+    asked = ChangeState.Request(transition=Transition(id=transition))
+    return bool(bench.call(ChangeState, '/perception_node/change_state', asked).success)
 
 
 def lifecycle_state(bench: Bench) -> str:
-    client = bench.probe.create_client(GetState, '/perception_node/get_state')
-    assert client.wait_for_service(5)
-    future = client.call_async(GetState.Request())
-    bench.wait(future.done, 10)
-    bench.probe.destroy_client(client)
-    return str(future.result().current_state.label)
+    answer = bench.call(GetState, '/perception_node/get_state', GetState.Request())
+    return str(answer.current_state.label)
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
@@ -405,8 +397,11 @@ def test_a_model_that_does_not_fit_is_refused_with_the_knob(
     assert '\n' not in text
 
 
-def test_lifecycle_in_any_order_and_illegal_requests(bench: Bench) -> None:
-    bench.perception(cameras=0, autostart=False)
+def test_lifecycle_in_any_order_and_illegal_requests(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr('cross4d_jepa_ros.pipeline.WARM_UP_POINTS', 2000)
+    node = bench.perception(cameras=0, autostart=False)
     points = bench.probe.create_publisher(PointCloud2, '/points', 5)
     assert lifecycle_state(bench) == 'unconfigured'
     configure, activate = Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE
@@ -431,14 +426,17 @@ def test_lifecycle_in_any_order_and_illegal_requests(bench: Bench) -> None:
     ):
         assert request(bench, transition) is allowed, (transition, state)
         assert lifecycle_state(bench) == state
-        if state == 'active' and allowed:
+        if state != 'active':
+            # Else the last life's subscription passes for the next one's.
+            bench.wait(lambda: not points.get_subscription_count())
+        elif allowed:
             bench.wait(points.get_subscription_count)
             time.sleep(0.3)
-            start = START + sent * PERIOD
-            bench.publish({points: lambda i, start=start: cloud(start + i * PERIOD)}, 3)
-            sent += 3
-            bench.wait(settled(bench, sent))
-            assert counts(bench)['answered'] == sent
+            for _ in range(3):
+                # One by one: a busy machine may let sweeps overtake each other.
+                points.publish(cloud(START + sent * PERIOD))
+                sent += 1
+                bench.wait(lambda sent=sent: node._ledger.counts().answered == sent)
 
 
 def test_deactivate_under_load_loses_nothing_from_the_books(
@@ -491,6 +489,7 @@ def test_parameters_are_checked_and_the_live_one_acts(bench: Bench) -> None:
     assert not refused.successful
     assert 'clean the node up first' in refused.reason
     assert not answer('segmentation.threshold', 1.5).successful
+    assert not answer('segmentation.threshold', float('nan')).successful
     assert 'take one of' in answer('device', 'tpu').reason
     assert 'take one of' in answer('precision', 'int8').reason
     bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 1)
