@@ -91,10 +91,11 @@ def read_log(path: Path) -> tuple[list[LoggedSweep], int]:
                 )
                 raise BadFrameLog(msg)
             if kind == 'run':
-                run = _logged_run(record)
+                run, taught = _logged_run(record), None
             elif run is not None:
-                taught = _prototypes(record['taught']) if 'taught' in record else taught
-                assert taught is not None
+                # The first of a run has it: one without is of a line that was torn.
+                if taught is None or 'taught' in record:
+                    taught = _prototypes(record['taught'])
                 sweeps.append(_logged_sweep(run, record, taught))
         except BadFrameLog:
             raise

@@ -166,6 +166,17 @@ def test_a_log_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         FrameLog(tmp_path / 'file' / 'log.jsonl')
 
 
+def test_sweeps_of_a_run_whose_first_line_is_torn_are_torn(log: FrameLog) -> None:
+    made, *_ = frame()
+    for _ in range(3):
+        log.add(made, (), None, SETTINGS)
+    run, first, *rest = path_of(log).read_bytes().splitlines(keepends=True)
+    whole = run + first
+    path_of(log).write_bytes(whole + run + first[:-30] + b'\n' + b''.join(rest))
+    sweeps, torn = read_log(path_of(log))
+    assert (len(sweeps), torn) == (1, 3)
+
+
 @pytest.mark.parametrize(
     ('text', 'sentence'),
     [
