@@ -48,7 +48,13 @@ from cross4d_jepa_ros.ros.diagnostics import (
 from cross4d_jepa_ros.ros.inputs import Inputs
 from cross4d_jepa_ros.ros.lifecycle import answer_illegal_requests
 from cross4d_jepa_ros.ros.outputs import Outputs, stage_names, wanted
-from cross4d_jepa_ros.ros.teaching import HOW, Teaching, TeachingSetup, default_file
+from cross4d_jepa_ros.ros.teaching import (
+    HOW,
+    NOT_NORMALISED,
+    Teaching,
+    TeachingSetup,
+    default_file,
+)
 from cross4d_jepa_ros.ros.transport import missing_profile
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
 from cross4d_jepa_ros.sensing.frames import (
@@ -229,7 +235,7 @@ class PerceptionNode(LifecycleNode):
                 self._pipeline,
                 inputs.transforms,
                 model,
-                file or default_file(self._pipeline.network_sha256),
+                file or default_file(self._pipeline.model_sha256),
                 round(config.frame.max_extrapolation_s * 1e9),
             )
         )
@@ -302,8 +308,9 @@ class PerceptionNode(LifecycleNode):
                 pipeline.teaching = bool(change.value)
                 if pipeline.teaching and self._outputs and not self._outputs.names_classes:
                     self.get_logger().warning(
-                        'what is taught now is published once the node is configured anew: its '
-                        'model knew no classes, so that the segmentation topics are not advertised'
+                        'the segmentation topics are not advertised, as the model knew no classes '
+                        'when it was configured: deactivate, clean up, configure and activate the '
+                        'node (teach.class stays); ~/teach/save keeps what is clicked before that'
                     )
         return result
 
@@ -405,12 +412,13 @@ class PerceptionNode(LifecycleNode):
         if pipeline is None or assembler is None or outputs is None:
             self._ledger.drop(Drop.INACTIVE, 'the node was cleaned up')
             return
+        # First: clicks that wait were made on what a reset forgets.
+        self._teaching.apply()
         if self._reset_requested.is_set():
             self._reset_requested.clear()
             pipeline.reset(self._jump[1])
             assembler.reset()
             self._log_reset(self._jump[1])
-        self._teaching.apply()
         started = time.perf_counter()
         frame = assembler.assemble(job.points, job.images, views=pipeline.contract.colour)
         decoded = time.perf_counter()
@@ -480,7 +488,6 @@ class PerceptionNode(LifecycleNode):
         recent = self._telemetry.recent(counts, self._synchroniser.statistics())
         missing, period_ms = self._telemetry.missing_sweeps()
         assert self._pipeline is not None
-        untrained = self._pipeline.contract.training['kind'] == 'untrained'
         model = self._pipeline.contract.model
         capped_points, capped_tokens = self._telemetry.capped()
         return Observation(
@@ -507,9 +514,7 @@ class PerceptionNode(LifecycleNode):
             latents=model.latents * (model.sweeps - 1),
             missing_profile=self._missing_profile,
             notes=dict(assembler.notes),
-            warnings=('the weights are untrained: labels mean nothing; set model',)
-            if untrained
-            else (),
+            warnings=_warnings(self._pipeline),
         )
 
     def _diagnose(self) -> None:
@@ -533,6 +538,15 @@ class PerceptionNode(LifecycleNode):
                 sections[image.name] = image_values(image.topic, info.topic, camera)
             sections['latency'] = latency_values(self._telemetry)
         self._diagnostics.publish(seen.lifecycle, found, sections)
+
+
+def _warnings(pipeline: Pipeline) -> tuple[str, ...]:
+    found = []
+    if pipeline.contract.training['kind'] == 'untrained':
+        found.append('the weights are untrained: labels mean nothing; set model')
+    if not pipeline.normalised and (pipeline.teaching or pipeline.prototypes.names):
+        found.append(NOT_NORMALISED)
+    return tuple(found)
 
 
 def _first_line(error: Exception) -> str:

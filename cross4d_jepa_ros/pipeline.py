@@ -100,6 +100,7 @@ class Pipeline:
         network_sha256: Of the network and its contract, whatever it was taught.
         class_thresholds: By class name; there they replace `probability_threshold`. May be
             replaced while running; names of no class are passed over.
+        normalised: Whether the embeddings' normalisation was ever fitted; what is taught needs it.
         answers_unknown: Whether a network that knows no classes answers 255 instead of nothing.
         teaching: Whether the newest sweep is kept for `embedding_at`; may be set while running.
         newest: That sweep; None before the first one, after a reset, and without teaching.
@@ -141,6 +142,7 @@ class Pipeline:
         self.newest: TeachableSweep | None = None
         self.last_reset = ''
         self.window_length = 1
+        self.normalised = loaded.network.normalisation.fitted
         self._network = loaded.network.to(self.device)
         self._network.reckon_in(self._compute.dtype)
         self._memory = LiveMemory(self.contract.model)
@@ -172,10 +174,11 @@ class Pipeline:
             ValueError: No sweep is kept, or none of its points is near.
 
         """
-        if self.newest is None:
+        newest = self.newest
+        if newest is None:
             msg = 'no sweep was answered since teaching began'
             raise ValueError(msg)
-        one = self.newest.embedding_at(xyz)  # (C,)
+        one = newest.embedding_at(xyz)  # (C,)
         normalised: torch.Tensor = self._network.normalisation(one[None])[0]  # (C,)
         return normalised
 

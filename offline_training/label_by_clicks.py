@@ -29,7 +29,7 @@ from cross4d_jepa_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from offline_training.logs.table import Index
 from offline_training.naming.answers import Answers, index_of
-from offline_training.naming.clicks import is_fitted, read_clicks, taught
+from offline_training.naming.clicks import read_clicks, taught
 from offline_training.optimisation import deterministic
 
 # Sweeps that a normalisation is fitted to where the checkpoint has none.
@@ -61,7 +61,7 @@ def teach(start: Path, out: Path, index: Index, clicks: Path, console: Console) 
         Answers(loaded.network, index) as answers,
         Progress(*columns, console=console, transient=True) as progress,
     ):
-        if not is_fitted(loaded.network.normalisation):
+        if not loaded.network.normalisation.fitted:
             some = [answers.answer(place).embedding for place in answers.spread(FITTED_SWEEPS)]
             loaded.network.normalisation.fit(torch.cat(some))
             console.print(

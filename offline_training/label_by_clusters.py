@@ -41,7 +41,6 @@ from cross4d_jepa_ros.model.network import Network
 from offline_training.frozen_head import fold
 from offline_training.logs.table import Index
 from offline_training.naming.answers import Answers, index_of
-from offline_training.naming.clicks import is_fitted
 from offline_training.naming.clusters import (
     MOST_CLUSTERS,
     PAIRS,
@@ -101,7 +100,7 @@ def name_by_clusters(
         comparing = progress.add_task('pairs of sweeps', total=len(answers.spread(PAIRS)))
         points = spread_points(answers, seed, lambda: progress.advance(looking))  # (N, C)
         normalisation = start.network.normalisation
-        if not is_fitted(normalisation):
+        if not normalisation.fitted:
             normalisation.fit(points)
         found = k_means(normalisation.whitened(points), clusters, seed)
         classes, class_of = class_names(clusters, names)

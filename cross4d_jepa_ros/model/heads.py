@@ -112,6 +112,12 @@ class EmbeddingNormalisation(nn.Module):
         self.register_buffer('mean', torch.zeros(point_width))
         self.register_buffer('matrix', torch.eye(point_width))
 
+    @property
+    def fitted(self) -> bool:
+        """Whether it was ever fitted: until then it changes nothing but lengths."""
+        start = torch.eye(len(self.mean), device=self.mean.device)  # (C, C)
+        return not torch.equal(self.matrix, start) or bool(self.mean.any())
+
     def forward(self, embedding: Tensor) -> Tensor:
         """Whiten (K, C) embeddings and bring them to unit length, float32."""
         return F.normalize(self.whitened(embedding), dim=1)  # (K, C)

@@ -194,8 +194,8 @@ PARAMETERS = (
         'teach.file',
         '',
         'path',
-        'where `~/teach/save` writes, read again at configure; empty: '
-        '`~/.ros/cross4d_jepa_ros/taught_*.safetensors`, one for each network',
+        'where `~/teach/save` writes, read again at configure in place of what the model was '
+        'taught; empty: `~/.ros/cross4d_jepa_ros/taught_*.safetensors`, one for each model',
     ),
     Parameter(
         'frame_log',

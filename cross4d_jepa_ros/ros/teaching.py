@@ -33,6 +33,11 @@ from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 # More than anybody clicks between two sweeps.
 MOST_CLICKS = 256
 HOW = 'set teach.class to a name, configure, and click points of it (~/input/clicked_point)'
+NOT_NORMALISED = (
+    'the normalisation of this model was never fitted, so that clicks tell classes apart badly: '
+    'take one from offline_training.pretrain or train_segmentation of this version, or let '
+    'offline_training.label_by_clicks fit it to a bag'
+)
 
 
 @dataclass(frozen=True)
@@ -71,29 +76,39 @@ class Teaching:
         self._lock = threading.Lock()
         self._clicks: deque[Click] = deque(maxlen=MOST_CLICKS)
         self._life: TeachingSetup | None = None
+        self._kept: Prototypes | None = None
+        self._warned = False
         node.create_service(Trigger, '~/teach/save', self._on_save)
         node.create_service(Trigger, '~/teach/clear', self._on_clear)
 
     def begin(self, life: TeachingSetup) -> None:
         """Act on a pipeline, and take up again what its file says it was taught."""
-        self._life = life
-        if not life.file.exists():
-            return
+        self._life, self._warned = life, False
+        own = self._kept = life.pipeline.prototypes
         try:
+            if not life.file.exists():
+                return
             kept = load_checkpoint(life.file)
-        except BadCheckpoint as error:
+        except (BadCheckpoint, OSError) as error:
             self._log.warning(f'nothing taught is taken up: {error}')
             return
         if network_sha256(kept) != life.pipeline.network_sha256:
             self._log.warning(f'nothing taught is taken up: {self._of_another(life)}')
             return
         life.pipeline.prototypes = kept.prototypes
-        self._log.info(f'taken up from {life.file}: {summary(kept.prototypes)}')
+        self._kept = life.pipeline.prototypes
+        instead = f', in place of what {life.model} was taught: {summary(own)}' if own.names else ''
+        self._log.info(f'taken up from {life.file}: {summary(kept.prototypes)}{instead}')
 
     def end(self) -> None:
         """Forget the pipeline and what waits for it."""
         self.forget_clicks()
-        self._life = None
+        life, self._life = self._life, None
+        if life is None:
+            return
+        taught = life.pipeline.prototypes
+        if taught.names and taught is not self._kept:
+            self._log.warning(f'forgotten, ~/teach/save was not called: {summary(taught)}')
 
     @property
     def file(self) -> str:
@@ -105,13 +120,17 @@ class Teaching:
         if not name:
             self._log.warning('clicked point refused: teach.class is empty; set it to a name first')
             return
+        if self._life is not None and not (self._life.pipeline.normalised or self._warned):
+            self._warned = True
+            self._log.warning(NOT_NORMALISED)
         point = message.point
         xyz = np.array([point.x, point.y, point.z], dtype=np.float64)
         self._clicks.append(Click(name, message.header.frame_id, xyz))
 
     def forget_clicks(self) -> None:
         """Let go of the clicks that wait."""
-        self._clicks.clear()
+        with self._lock:
+            self._clicks.clear()
 
     def apply(self) -> None:
         """Turn the clicks that wait into examples; for the worker, between two sweeps."""
@@ -119,15 +138,14 @@ class Teaching:
         # The first clicks may come before a sweep was kept for them.
         if life is None or (life.pipeline.newest is None and life.pipeline.teaching):
             return
-        while self._clicks:
-            try:
+        # Held from click to example: what comes before a `clear` is not learnt after it.
+        with self._lock:
+            while self._clicks:
                 click = self._clicks.popleft()
-            except IndexError:  # cleared by the executor's thread
-                return
-            try:
-                self._learn(life, click)
-            except ValueError as error:
-                self._log.warning(f'clicked point for {click.name!r} refused: {error}')
+                try:
+                    self._learn(life, click)
+                except ValueError as error:
+                    self._log.warning(f'clicked point for {click.name!r} refused: {error}')
 
     def _learn(self, life: TeachingSetup, click: Click) -> None:
         pipeline, xyz = life.pipeline, click.xyz
@@ -136,8 +154,7 @@ class Teaching:
             sensor_from_click = self._sensor_from_click(life, newest, click)
             xyz = sensor_from_click[:3, :3] @ xyz + sensor_from_click[:3, 3]
         example = pipeline.embedding_at(xyz)
-        with self._lock:
-            taught = pipeline.prototypes = pipeline.prototypes.added(click.name, example)
+        taught = pipeline.prototypes = pipeline.prototypes.added(click.name, example)
         x, y, z = click.xyz
         self._log.info(
             f'taught by ({x:.2f}, {y:.2f}, {z:.2f}) m in {click.frame_id}: now {summary(taught)}'
@@ -165,13 +182,13 @@ class Teaching:
         life = self._life
         if life is None:
             return _answered(response, False, 'configure the node first')
-        self.forget_clicks()
         with self._lock:
+            self._clicks.clear()
             before = life.pipeline.prototypes
             life.pipeline.prototypes = Prototypes.none(life.pipeline.contract.model.point_width)
         kept = f'; {life.file} still has what was saved: ~/teach/save removes it there, too'
         return _answered(
-            response, True, f'removed {summary(before)}' + (kept if life.file.exists() else '')
+            response, True, f'removed {summary(before)}' + (kept if _is_there(life.file) else '')
         )
 
     def _on_save(self, _request: Any, response: Any) -> Any:
@@ -197,6 +214,7 @@ class Teaching:
             raise BadCheckpoint(self._of_another(life))
         taught = life.pipeline.prototypes
         save_checkpoint(life.file, loaded.contract, loaded.network, taught)
+        self._kept = taught
         return taught
 
     def _of_another(self, life: TeachingSetup) -> str:
@@ -209,10 +227,20 @@ def summary(taught: Prototypes) -> str:
     return ', '.join(f'{name} {count}' for name, count in each) or 'nothing'
 
 
-def default_file(network: str) -> Path:
-    """Name the file for what a network (by its sha256) is taught, in ROS's folder of the user."""
+def default_file(model: str) -> Path:
+    """Name the file for what a model (by its sha256) is taught, in ROS's folder of the user.
+
+    Not by its network alone: one that was taught otherwise is another model.
+    """
     home = Path(os.environ.get('ROS_HOME') or '~/.ros').expanduser()
-    return home / 'cross4d_jepa_ros' / f'taught_{network[:12]}.safetensors'
+    return home / 'cross4d_jepa_ros' / f'taught_{model[:12]}.safetensors'
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # its folder may not be looked into
+        return False
 
 
 def _answered(response: Any, success: bool, message: str) -> Any:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -204,12 +203,6 @@ def few_click_miou(
         scores.add(judged[1], answer)
         results.append(scores)
     return results
-
-
-def is_fitted(normalisation: EmbeddingNormalisation) -> bool:
-    """Tell whether it was ever fitted: checkpoints from before there was one have the identity."""
-    untouched = torch.eye(len(normalisation.mean))
-    return not torch.equal(normalisation.matrix, untouched) or bool(normalisation.mean.any())
 
 
 def _click(path: Path, line: int, row: dict[str, str | None], key: str) -> Click:

@@ -91,7 +91,9 @@ def test_normalised_embeddings_of_any_data_are_spread_evenly() -> None:
     points = torch.randn(4000, 3, generator=draw, dtype=torch.float64)
     points = points * torch.tensor([9.0, 1.0, 0.01]) + torch.tensor([5.0, 50.0, -7.0])
     normalisation = EmbeddingNormalisation(3)
+    assert not normalisation.fitted
     normalisation.fit(points)
+    assert normalisation.fitted
     white = normalisation.whitened(points)
     assert white.mean(0).abs().max() < 1e-4
     variance = points.var(0, correction=0)

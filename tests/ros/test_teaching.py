@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from geometry_msgs.msg import PointStamped
 from nav_msgs.msg import Odometry
 from rclpy.parameter import Parameter
@@ -22,7 +23,7 @@ from cross4d_jepa_ros import pipeline as pipelines
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.pipeline import Output, Pipeline
-from cross4d_jepa_ros.ros.teaching import Teaching, TeachingSetup, default_file
+from cross4d_jepa_ros.ros.teaching import NOT_NORMALISED, Teaching, TeachingSetup, default_file
 from cross4d_jepa_ros.sensing.frames import SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import Sweep, structured_view
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer
@@ -90,6 +91,9 @@ class Desk:
 def model(tmp_path: Path) -> Path:
     path = tmp_path / 'model.safetensors'
     fresh_checkpoint(path)
+    fresh = load_checkpoint(path)
+    fresh.network.normalisation.fit(torch.eye(fresh.contract.model.point_width))
+    save_checkpoint(path, fresh.contract, fresh.network)
     return path
 
 
@@ -107,6 +111,16 @@ def test_clicks_wait_for_a_sweep_and_teach_before_the_next(desk: Desk) -> None:
     desk.sweep()
     assert desk.taught == {'kerb': 2, 'b': 1}
     assert 'now kerb 2, b 1' in desk.node.logged[-1]
+
+
+def test_clicks_on_embeddings_that_were_never_normalised_are_warned_of_once(tmp_path: Path) -> None:
+    model = tmp_path / 'model.safetensors'
+    fresh_checkpoint(model)
+    desk = Desk(model, tmp_path / 'taught.safetensors')
+    assert desk.node.logged == []
+    for point in XYZ[:2]:
+        desk.teaching.click('kerb', clicked(*point))
+    assert desk.node.logged == [NOT_NORMALISED]
 
 
 def test_clicks_are_found_in_the_frame_that_they_name(desk: Desk) -> None:
@@ -173,6 +187,44 @@ def test_what_was_saved_is_taken_up_by_the_next_life(
     assert Desk(model, file).taught == {'kerb': 1, 'b': 1}
 
 
+def test_what_a_model_was_taught_is_replaced_by_the_file_that_is_named_only(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.sweep()
+    for name in ('kerb', 'b'):
+        desk.teaching.click(name, clicked(*XYZ[3]))
+        desk.sweep()
+        desk.node.call('save')
+        shutil.copy(tmp_path / 'home' / 'taught.safetensors', tmp_path / f'{name}.safetensors')
+    first, second = tmp_path / 'kerb.safetensors', tmp_path / 'b.safetensors'
+    # One network, but no common file by default.
+    shas = [Pipeline(path, device='cpu').model_sha256 for path in (first, second)]
+    assert default_file(shas[0]) != default_file(shas[1])
+    named = Desk(first, second)
+    assert named.taught == {'kerb': 1, 'b': 1}
+    assert f'in place of what {first} was taught: kerb 1' in named.node.logged[0]
+
+
+def test_what_was_not_saved_is_named_at_the_end(desk: Desk, model: Path, tmp_path: Path) -> None:
+    desk.sweep()
+    desk.teaching.click('kerb', clicked(*XYZ[3]))
+    desk.sweep()
+    desk.node.call('save')
+    again = Desk(model, tmp_path / 'home' / 'taught.safetensors')
+    for each in (desk, again):
+        before = len(each.node.logged)
+        each.teaching.end()
+        assert len(each.node.logged) == before
+    lost = Desk(model, tmp_path / 'home' / 'taught.safetensors')
+    lost.sweep()
+    lost.teaching.click('b', clicked(*XYZ[3]))
+    lost.sweep()
+    lost.teaching.end()
+    lost.teaching.end()
+    assert lost.node.logged[-1] == 'forgotten, ~/teach/save was not called: kerb 1, b 1'
+    assert len(lost.node.logged) == 3
+
+
 def test_what_is_cleared_leaves_the_file_when_that_is_saved(desk: Desk, tmp_path: Path) -> None:
     file = tmp_path / 'home' / 'taught.safetensors'
     assert desk.node.call('clear').message == 'removed nothing'
@@ -210,6 +262,17 @@ def test_a_damaged_file_is_left_alone(model: Path, tmp_path: Path) -> None:
     assert str(damaged) in desk.node.logged[0]
     assert not desk.node.call('save').success
     assert damaged.read_bytes() == SHIPPED.read_bytes()[:-1]
+
+
+def test_a_file_that_cannot_even_be_looked_for_stops_nothing_but_saving(
+    model: Path, tmp_path: Path
+) -> None:
+    desk = Desk(model, tmp_path / ('x' * 300))
+    assert 'nothing taught is taken up' in desk.node.logged[0]
+    answer = desk.node.call('save')
+    assert not answer.success
+    assert answer.message.startswith('not saved: ') and 'x' * 300 in answer.message
+    assert desk.node.call('clear').message == 'removed nothing'
 
 
 def test_a_model_that_was_replaced_on_disk_is_not_saved_as_what_runs(
