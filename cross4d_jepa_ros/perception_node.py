@@ -47,6 +47,7 @@ from cross4d_jepa_ros.ros.diagnostics import (
 )
 from cross4d_jepa_ros.ros.inputs import Inputs
 from cross4d_jepa_ros.ros.lifecycle import answer_illegal_requests
+from cross4d_jepa_ros.ros.messages import answer_clouds
 from cross4d_jepa_ros.ros.outputs import Outputs, stage_names, wanted
 from cross4d_jepa_ros.ros.teaching import (
     HOW,
@@ -435,7 +436,7 @@ class PerceptionNode(LifecycleNode):
                 f'the memory was cleared: {perception.reset}', throttle_duration_sec=LOG_EVERY_S
             )
         stepped = time.perf_counter()
-        answers = outputs.build(names, job.points, perception, pipeline.contract.answer_palette)
+        answers = answer_clouds(names, job.points, perception, pipeline.contract.answer_palette)
         built = time.perf_counter()
         if self._worker is None:
             self._ledger.drop(Drop.INACTIVE, 'the node was deactivated')

@@ -20,7 +20,8 @@ from cross4d_jepa_ros.model.config import ModelConfig, load_model_config
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.tokenizer import input_features
 from cross4d_jepa_ros.pipeline import Pipeline
-from cross4d_jepa_ros.ros.outputs import Outputs, wanted
+from cross4d_jepa_ros.ros.messages import answer_clouds
+from cross4d_jepa_ros.ros.outputs import wanted
 from cross4d_jepa_ros.sensing.frames import GROUND_SWEEPS
 from cross4d_jepa_ros.shared_files import shared_file
 
@@ -92,13 +93,6 @@ class Samples:
         return len(self.tokens)
 
 
-class _NoNode:
-    """Stands for a node where messages are built but not sent."""
-
-    def create_lifecycle_publisher(self, *_: Any) -> None:
-        pass
-
-
 def measure(
     pipeline: Pipeline,
     drive: Drive,
@@ -116,7 +110,6 @@ def measure(
         on_progress: Told the share that is done, 0 .. 1, and sweeps per second.
 
     """
-    outputs = Outputs(_NoNode(), (), names_classes=True)
     samples = Samples()
     _settle_ground(drive)
     load = OthersShare(own_pids())
@@ -129,7 +122,7 @@ def measure(
         decoded = time.perf_counter()
         perception = pipeline.step(frame, wanted(OUTPUTS))
         stepped = time.perf_counter()
-        outputs.build(OUTPUTS, points, perception, pipeline.contract.answer_palette)
+        answer_clouds(OUTPUTS, points, perception, pipeline.contract.answer_palette)
         built = time.perf_counter()
         if perception.window_length < pipeline.sweeps:
             continue

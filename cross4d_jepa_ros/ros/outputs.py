@@ -9,8 +9,7 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64
 
-from cross4d_jepa_ros.pipeline import Output, Perception
-from cross4d_jepa_ros.ros import messages
+from cross4d_jepa_ros.pipeline import Output
 
 OUTPUT_TOPICS = {
     'segmentation': Output.SEGMENTATION,
@@ -51,16 +50,6 @@ class Outputs:
         return frozenset(
             name for name, publisher in self._clouds.items() if publisher.get_subscription_count()
         )
-
-    def build(
-        self,
-        names: frozenset[str],
-        sweep: PointCloud2,
-        perception: Perception,
-        palette: Sequence[Sequence[int]],
-    ) -> dict[str, PointCloud2]:
-        """Turn a perception into the messages of the given outputs, with the RGB of each class."""
-        return messages.answer_clouds(names, sweep, perception, palette)
 
     def publish(self, answers: Mapping[str, PointCloud2]) -> None:
         """Send the answers to one sweep."""
