@@ -25,6 +25,7 @@ from cross4d_jepa_ros.segmentation_scores import SegmentationScores
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.frozen_head import HeadTraining, learn_head
 from offline_training.labelled_sweeps import MAX_RANGE_M, SweepFiles
+from offline_training.naming.renamed import with_head
 from offline_training.optimisation import deterministic
 from offline_training.segmentation_run import Run, score, sweep_input
 from offline_training.street.classes import CLASS_NAMES
@@ -166,19 +167,8 @@ def _with_head(
 ) -> Trained:
     """Learn a head for a network that stays as it is."""
     segmentation = Segmentation('point', config.hidden)
-    contract = replace(
-        start.contract,
-        class_names=data.class_names,
-        palette=data.palette,
-        segmentation=segmentation,
-    )
-    network = Network(contract.model, len(data.class_names), contract.teacher, segmentation)
-    kept = start.network.state_dict()
-    network.load_state_dict(
-        {
-            name: value if name.startswith(HEAD) else kept[name]
-            for name, value in network.state_dict().items()
-        }
+    contract, network = with_head(
+        start, data.class_names, data.palette, segmentation, start.contract.training
     )
     how = HeadTraining(
         points_per_sweep=config.points_per_sweep,
@@ -191,7 +181,7 @@ def _with_head(
     )
     learn_head(network, learnt, learnt.labelled.tolist(), how, console)
     row = _row(*score(network, None, data.held_out, data.class_names))
-    return Trained(contract, network.eval(), start.prototypes, [row])
+    return Trained(contract, network, start.prototypes, [row])
 
 
 def _fine_tuned(
