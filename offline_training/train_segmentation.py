@@ -92,8 +92,8 @@ def train(
         indexed: What to learn from; None for the towns of `config`.
 
     Raises:
-        BadConfig: The model's file is refused, the towns are driven at another stride, or there
-            are towns and an index, or neither.
+        BadConfig: The model's file is refused, the towns are driven at another stride, there are
+            towns and an index, or neither, or a sweep is learnt from and held out.
         BadCheckpoint: What to start from is refused.
         BadIndex: An index is refused.
         BadLabels: Labels do not fit their sweeps or the label map.
@@ -143,6 +143,14 @@ def _of_index(
         console.print(f'no --held-out is given: the last {HELD_OUT:.0%} of each log are held out')
     else:
         held_out = Index.load(indexed.held_out)
+        shared = learnt.sweeps() & held_out.sweeps()
+        if shared:
+            path, stamp_ns = min(shared)
+            msg = (
+                f'the sweep of {path} at {stamp_ns} ns is learnt from and held out: give an index '
+                'of other recordings to --held-out, or leave it out'
+            )
+            raise BadConfig(msg)
         ending = f'; {indexed.held_out.name} ({_sha256(indexed.held_out)}) held out'
     files = [
         _sweeps_of(index, config, indexed.label_map, model, console) for index in (learnt, held_out)

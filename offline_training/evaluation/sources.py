@@ -122,6 +122,18 @@ class Source:
                 yield replace(swept, first=first)
                 first = False
 
+    def shared_log(self, other: Source) -> Path | None:
+        """Say where a log lies that both have a sweep of; None where they have none in common."""
+        theirs = {path.resolve(): rows for path, rows in other._logs.values()}
+        for path, rows in self._logs.values():
+            if path.resolve() not in theirs:
+                continue
+            # Without rows it is all of a recording.
+            stamps = [{row.stamp_ns for row in some} for some in (rows, theirs[path.resolve()])]
+            if not all(stamps) or stamps[0] & stamps[1]:
+                return path
+        return None
+
     def _class_names(self) -> tuple[str, ...]:
         if self._label_map is not None:
             return self._label_map.names

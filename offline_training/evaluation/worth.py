@@ -50,7 +50,7 @@ def feature_report(
         Rows of the probes and of the label efficiency, by whose features they are.
 
     Raises:
-        ValueError: The sources have no labels, or not those of the same classes.
+        ValueError: As `common_classes`.
 
     """
     names = common_classes(fit, judged)
@@ -100,9 +100,16 @@ def common_classes(fit: Source, judged: Source) -> tuple[str, ...]:
     """Return the classes that the labels of two sources count.
 
     Raises:
-        ValueError: The sources have no labels, or not those of the same classes.
+        ValueError: The sources have no labels, not those of the same classes, or a sweep in common.
 
     """
+    shared = fit.shared_log(judged)
+    if shared is not None:
+        msg = (
+            f'probes would be judged on sweeps of {shared} that they are fitted on: give other '
+            'recordings to --features'
+        )
+        raise ValueError(msg)
     names = judged.class_names
     if not names or fit.class_names != names:
         msg = (

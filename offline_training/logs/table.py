@@ -185,6 +185,10 @@ class Index:
         """Where the log of a row lies."""
         return Path(os.path.normpath(self.folder / row.log))
 
+    def sweeps(self) -> set[tuple[Path, int]]:
+        """Where the log of each usable sweep lies, and its stamp in ns."""
+        return {(self.path_of(row).resolve(), row.stamp_ns) for row in self.rows if row.usable}
+
     def segments(self) -> list[list[IndexedSweep]]:
         """Return the usable sweeps of each segment of each log, oldest first."""
         usable = (row for row in self.rows if row.usable)

@@ -336,7 +336,12 @@ def test_an_index_and_a_label_map_become_a_checkpoint(
         ['python', '-m', 'offline_training.train_segmentation', *command]
     )
     # Held out elsewhere: all of the first index is learnt from.
-    assert main([*command, '--held-out', str(index)]) == 0
+    assert main([*command, '--held-out', str(index)]) == 2
+    assert 'is learnt from and held out' in ' '.join(capsys.readouterr().out.split())
+    (tmp_path / 'other').mkdir()
+    bag = tiny_labels.labelled_bag(tmp_path / 'other' / 'bag')
+    other = tiny_labels.indexed(tmp_path / 'other', bag)
+    assert main([*command, '--held-out', str(other)]) == 0
     contract = load_checkpoint(tmp_path / 'out.safetensors').contract
     assert '8 labelled sweeps of 1 logs; index.parquet (' in str(contract.training['data'])
 

@@ -85,11 +85,13 @@ def test_what_a_teacher_sees_is_told_where_there_are_targets(
 
     monkeypatch.setattr(evaluate, 'teacher_report', told)
     monkeypatch.setattr(evaluate, 'read_contract', lambda _: SimpleNamespace(colour=False))
-    index = tmp_path / 'index.parquet'
-    assert index_bags.main([str(drive), '--out', str(index), '--images']) == 0
-    words = ('--features', index, '--targets', tmp_path / 'targets')
+    write_tiny_street(tmp_path / 'other', 2, 0.3)
+    fit, index = tmp_path / 'fit.parquet', tmp_path / 'index.parquet'
+    for bag, made in ((tmp_path / 'other', fit), (drive, index)):
+        assert index_bags.main([str(bag), '--out', str(made), '--images']) == 0
+    words = ('--features', fit, '--targets', tmp_path / 'targets')
     assert run(tmp_path / 'out', index, SHIPPED, *words) == 0
-    assert given == [index, index, tmp_path / 'targets']
+    assert given == [fit, index, tmp_path / 'targets']
     report = json.loads((tmp_path / 'out' / 'report.json').read_text())
     assert report['features']['teacher_r2'][MODEL] == 0.5
 
@@ -122,6 +124,13 @@ def index_and_a_model_with_colour(drive: Path, folder: Path) -> list[str | Path]
     return [index, SHIPPED, '--features', index, '--targets', folder]
 
 
+def indexed_twice(drive: Path, folder: Path) -> list[str | Path]:
+    for name in ('fit', 'index'):
+        index = folder / f'{name}.parquet'
+        assert index_bags.main([str(drive), '--out', str(index), '--images']) == 0
+    return [folder / 'index.parquet', SHIPPED, '--features', folder / 'fit.parquet']
+
+
 def unlabelled_fit(drive: Path, folder: Path) -> list[str | Path]:
     tiny.write(folder / 'fit', [])
     return [drive, SHIPPED, '--features', folder / 'fit']
@@ -140,6 +149,8 @@ def unlabelled_fit(drive: Path, folder: Path) -> list[str | Path]:
             'is none: make one with index_bags',
         ),
         (index_and_a_model_with_colour, 'looks at colours'),
+        (lambda drive, _: [drive, SHIPPED, '--features', drive], 'that they are fitted on'),
+        (indexed_twice, 'that they are fitted on'),
         (unlabelled_fit, 'give labels of the same classes to both'),
         (labels_without_classes_in_common, '--stress compares with labels'),
     ],
