@@ -75,26 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--targets', type=Path, help="teacher's features of both, cache_targets")
     parser.add_argument('--stress', action='store_true', help='worse sensors, again and again')
-    parser.add_argument('--points', default='', help='PointCloud2 topic; optional if unique')
-    parser.add_argument(
-        '--images', nargs='*', help='image topics; left out: one of each camera with colour'
-    )
-    parser.add_argument('--camera-infos', nargs='*', default=[], help='one each, else by rule')
-    parser.add_argument('--odometry', default='', help='nav_msgs/Odometry topic')
-    parser.add_argument('--extrinsics', type=Path, help='YAML; left out: /tf_static of the bag')
+    BagChoice.add_arguments(parser)
     parser.add_argument('--device', default='auto', help='auto, cpu or cuda')
     parser.add_argument('--threads', type=int, default=0, help='CPU threads; 0: as PyTorch chooses')
     return parser
 
 
 def _run(arguments: argparse.Namespace, console: Console) -> int:
-    choice = BagChoice(
-        points=arguments.points,
-        images=None if arguments.images is None else tuple(arguments.images),
-        camera_infos=tuple(arguments.camera_infos),
-        odometry=arguments.odometry,
-        extrinsics=arguments.extrinsics,
-    )
+    choice = BagChoice.of(arguments)
     labels = None if arguments.labels is None else load_label_map(arguments.labels)
     _check_together(arguments)
     steady = Stability.of(arguments.checkpoint)

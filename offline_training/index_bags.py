@@ -22,7 +22,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -78,14 +78,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.stride < 1:
         _parser().error(f'--stride is {arguments.stride}: give 1 for all sweeps, 2 for every other')
     console = Console(stderr=True)
-    choice = BagChoice(
-        points=arguments.points,
-        images=None if arguments.images is None else tuple(arguments.images),
-        camera_infos=tuple(arguments.camera_infos),
-        odometry=arguments.odometry,
-        extrinsics=arguments.extrinsics,
-        stride=arguments.stride,
-    )
+    choice = replace(BagChoice.of(arguments), stride=arguments.stride)
     share = Share.of_environment()
     if share.world > 1:
         dist.init_process_group('gloo', timeout=LONGEST)
@@ -108,13 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('bags', type=Path, nargs='+', help='recordings and KITTI folders')
     parser.add_argument('--out', type=Path, default=Path('out/index.parquet'))
-    parser.add_argument('--points', default='', help='PointCloud2 topic; optional if unique')
-    parser.add_argument(
-        '--images', nargs='*', help='image topics; left out: one of each camera with colour'
-    )
-    parser.add_argument('--camera-infos', nargs='*', default=[], help='one each, else by rule')
-    parser.add_argument('--odometry', default='', help='nav_msgs/Odometry topic')
-    parser.add_argument('--extrinsics', type=Path, help='YAML; left out: /tf_static of the bag')
+    BagChoice.add_arguments(parser)
     parser.add_argument('--stride', type=int, default=1, help='every so manieth sweep')
     return parser
 

@@ -28,7 +28,7 @@ from rich.table import Table
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from offline_training.logs.table import Index
-from offline_training.naming.answers import Answers, index_of
+from offline_training.naming.answers import Answers, add_source, index_of
 from offline_training.naming.clicks import read_clicks, taught
 from offline_training.optimisation import deterministic
 
@@ -95,9 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('start', type=Path, help='checkpoint')
     parser.add_argument('out', type=Path, help='checkpoint to write')
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument('--bag', type=Path, help='recording or KITTI folder')
-    source.add_argument('--index', type=Path, help='file of index_bags, for more than one')
+    add_source(parser)
     parser.add_argument('--clicks', type=Path, required=True, help='CSV')
     arguments = parser.parse_args(argv)
     console = Console()

@@ -40,7 +40,7 @@ from cross4d_jepa_ros.model.config import BadConfig, Segmentation
 from cross4d_jepa_ros.model.network import Network
 from offline_training.frozen_head import fold
 from offline_training.logs.table import Index
-from offline_training.naming.answers import Answers, index_of
+from offline_training.naming.answers import Answers, add_source, index_of
 from offline_training.naming.clusters import (
     MOST_CLUSTERS,
     PAIRS,
@@ -163,9 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('start', type=Path, help='checkpoint')
     parser.add_argument('out', type=Path, help='checkpoint to write')
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument('--bag', type=Path, help='recording or KITTI folder')
-    source.add_argument('--index', type=Path, help='file of index_bags, for more than one')
+    add_source(parser)
     parser.add_argument('--clusters', type=int, default=16, help='how many')
     parser.add_argument('--names', type=Path, help='YAML: number of a cluster to its name')
     parser.add_argument('--seed', type=int, default=0)

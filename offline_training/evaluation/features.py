@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from cross4d_jepa_ros.model.live_memory import LiveMemory
 from cross4d_jepa_ros.model.network import Network, SweepInput
@@ -21,7 +20,7 @@ from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from offline_training.evaluation.sources import Swept
 from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
 from offline_training.objectives.dense_correspondence import answering_rows
-from offline_training.position_network import PositionNetwork, fourier_features
+from offline_training.position_network import fourier_features
 from offline_training.segmentation_run import sweep_input
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -194,22 +193,10 @@ def sweep_answers(
             yield answer
 
 
-def position_features(
-    points: PointFeatures, network: PositionNetwork | None = None
-) -> PointFeatures:
-    """Return the same points with nothing but what their positions say.
-
-    Args:
-        points: Their own features are left out.
-        network: Whose last hidden layer is taken; None for the waves of x, y and z alone.
-
-    """
+def position_features(points: PointFeatures) -> PointFeatures:
+    """Return the same points with nothing but what their positions say: waves of x, y and z."""
     xyz = torch.from_numpy(points.xyz)  # (N, 3)
-    with torch.inference_mode():
-        features = fourier_features(xyz)  # (N, F)
-        for layer in network.hidden if network is not None else ():
-            features = F.gelu(layer(features))  # (N, HIDDEN)
-    return replace(points, features=_half(features))
+    return replace(points, features=_half(fourier_features(xyz)))
 
 
 def _answered(

@@ -7,6 +7,7 @@ recorded after the sweep, and no transform is extrapolated.
 
 from __future__ import annotations
 
+import argparse
 import bisect
 import tempfile
 from collections import deque
@@ -53,6 +54,28 @@ class BagChoice:
     odometry: str = ''
     extrinsics: Path | None = None
     stride: int = 1
+
+    @staticmethod
+    def add_arguments(parser: argparse.ArgumentParser) -> None:
+        """Add what a command is told of topics and calibration."""
+        parser.add_argument('--points', default='', help='PointCloud2 topic; optional if unique')
+        parser.add_argument(
+            '--images', nargs='*', help='image topics; left out: one of each camera with colour'
+        )
+        parser.add_argument('--camera-infos', nargs='*', default=[], help='one each, else by rule')
+        parser.add_argument('--odometry', default='', help='nav_msgs/Odometry topic')
+        parser.add_argument('--extrinsics', type=Path, help='YAML; left out: /tf_static of the bag')
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> BagChoice:
+        """Make a choice of what was said to `add_arguments`; every sweep gets a row."""
+        return cls(
+            points=arguments.points,
+            images=None if arguments.images is None else tuple(arguments.images),
+            camera_infos=tuple(arguments.camera_infos),
+            odometry=arguments.odometry,
+            extrinsics=arguments.extrinsics,
+        )
 
 
 class _Recorded(NamedTuple):

@@ -6,6 +6,7 @@ Labels of the recordings are never asked for.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -139,6 +140,13 @@ class Answers:
             for number, shot in enumerate(row.shots)
             if shot is not None
         )
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `index_of`, one of which has to be given."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument('--bag', type=Path, help='recording or KITTI folder')
+    source.add_argument('--index', type=Path, help='file of index_bags, for more than one')
 
 
 def index_of(bag: Path | None, index: Path | None) -> Index:

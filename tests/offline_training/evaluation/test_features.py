@@ -23,7 +23,6 @@ from offline_training.evaluation.features import (
 from offline_training.evaluation.sources import Source
 from offline_training.labelled_sweeps import SweepFiles
 from offline_training.logs.bag_index import BagChoice
-from offline_training.position_network import HIDDEN, PositionNetwork
 from offline_training.segmentation_run import sweep_input
 from tests.checkpoints import SHIPPED
 from tests.offline_training.evaluation.conftest import SWEEPS
@@ -143,10 +142,3 @@ def test_positions_say_the_same_whatever_the_network(sweeps: SweepFiles) -> None
     waves = position_features(found)
     np.testing.assert_allclose(waves.features[:, :3], found.xyz / 60, atol=1e-3)
     np.testing.assert_array_equal(waves.label, found.label)
-    places = PositionNetwork(5, torch.Generator().manual_seed(0))
-    hidden = position_features(found, places)
-    assert hidden.features.shape == (len(found), HIDDEN)
-    with torch.inference_mode():
-        answer = places.out(torch.from_numpy(hidden.features).float())
-        wanted = places(torch.from_numpy(found.xyz))
-    torch.testing.assert_close(answer, wanted, rtol=0.02, atol=0.02)
