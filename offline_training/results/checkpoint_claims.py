@@ -41,7 +41,7 @@ def evaluated(
     def figures() -> dict[str, float]:
         scores = report['scores']
         found = {'miou': scores['miou'], 'accuracy': scores['accuracy']}
-        found['calibration_error'] = scores['calibration']['expected_calibration_error']
+        found['calibration_error'] = scores['calibration']['expected_error']
         found |= {f'miou_{name}_m': each['miou'] for name, each in scores['by_range_m'].items()}
         return found | {f'iou_{name}': iou for name, iou in scores['class_iou'].items()}
 
