@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from cross4d_jepa_ros.model.config import Teacher
 
 # Of the mean variance, added to that of each direction before whitening.
-SHRINKAGE = 1.0
+SHRINKAGE = 10.0
 
 
 class TeacherSpace(nn.Module):
