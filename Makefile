@@ -63,12 +63,7 @@ pretrain-demo: $(VENV)/ready
 
 # Remakes the checkpoint that ships: first single sweeps, then windows of them.
 demo-checkpoint: $(VENV)/ready
-	seq 1000 1047 | xargs -P $$(nproc) -I{} sh -c 'test -d out/training/towns/{} || \
-	  $(BIN)/python -m offline_training.make_street_bag out/training/towns/{} --seed {} --seconds 2'
-	$(BIN)/python -m offline_training.index_bags out/training/towns/* --out out/training/towns.parquet
-	$(BIN)/python -m offline_training.cache_targets out/training/towns.parquet --input-height 384 --out out/training/targets
-	$(BIN)/python -m offline_training.pretrain config/pretraining/demo.yaml --resume \
-	  --index out/training/towns.parquet --targets out/training/targets --out out/training/demo_pretraining
+	$(BIN)/python -m offline_training.train_segmentation config/training/demo_sweeps.yaml out/training/demo_sweeps.safetensors
 	$(BIN)/python -m offline_training.train_segmentation config/training/demo.yaml config/demo.safetensors
 
 test: $(VENV)/ready
