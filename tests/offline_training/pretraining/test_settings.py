@@ -22,7 +22,7 @@ WANTED = {
     'cross4d_jepa_described': {'dense_correspondence', 'future'},
     'cross4d_jepa_render': {'dense_correspondence'},
     'combined': {'dense_correspondence', 'latent_view', 'masked_latent'},
-    'demo': {'dense_correspondence'},
+    'demo': {'dense_correspondence', 'latent_view', 'masked_latent'},
 }
 
 
