@@ -35,7 +35,7 @@ MOST_CLICKS = 256
 HOW = 'set teach.class to a name, configure, and click points of it (~/input/clicked_point)'
 NOT_NORMALISED = (
     'the normalisation of this model was never fitted, so that clicks tell classes apart badly: '
-    'take one from offline_training.pretrain or train_segmentation of this version, or let '
+    'take one that offline_training.pretrain or train_segmentation of this version wrote, or let '
     'offline_training.label_by_clicks fit it to a bag'
 )
 
