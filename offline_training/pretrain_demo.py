@@ -38,7 +38,7 @@ from offline_training.pretraining.run_folder import RunFolder
 from offline_training.pretraining.settings import load_pretraining, pretrained_model
 from offline_training.pretraining.teacher_r2 import POSITION, RANDOM, teacher_r2
 from offline_training.pretraining.windows import Windows
-from offline_training.street_recordings import record_towns
+from offline_training.street_recordings import STREET_TOPICS, record_towns
 from offline_training.teacher_cost import VIT_SMALL, epoch_ratio, some_images, teacher_s, vit_small
 from offline_training.teachers.target_cache import TargetCache
 
@@ -56,10 +56,6 @@ FIGURES = (
 )
 # Of a user's bag.
 HELD_BACK = 1 / 3
-STREET_TOPICS = (
-    *('--points', '/lidar/points'),
-    *('--images', '/camera_left/image_raw/compressed', '/camera_right/image_raw/compressed'),
-)
 
 
 class ChainBroke(RuntimeError):

@@ -18,6 +18,11 @@ from offline_training.make_street_bag import VERSION, write_street_bag
 
 # Libraries that would start a thread per core in each of the processes, and wait for each other.
 ONE_THREAD = dict.fromkeys(('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'), '1')
+# Words that name the topics of a recording to `index_bags` and to the node's demo.
+STREET_TOPICS = (
+    *('--points', '/lidar/points'),
+    *('--images', '/camera_left/image_raw/compressed', '/camera_right/image_raw/compressed'),
+)
 
 
 def record_towns(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names without LiDAR labels: from labelled images, from a few clicks, from none at all."""
+"""Names without LiDAR labels: from labelled images, and from a few clicks."""
 
 from __future__ import annotations
 
@@ -92,6 +92,5 @@ def taught_by_clicks(
 
 
 def _embeddings(points: PointFeatures, width: int) -> tuple[Tensor, NDArray[np.uint8]]:
-    return torch.from_numpy(
-        embeddings(points, width).features
-    ).float(), points.label  # (N, C), (N,)
+    found = torch.from_numpy(embeddings(points, width).features).float()  # (N, C)
+    return found, points.label

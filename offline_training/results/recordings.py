@@ -13,14 +13,10 @@ from offline_training.labelled_sweeps import FORMAT, SweepFiles, read_recording,
 from offline_training.results.commands import run
 from offline_training.results.settings import Results
 from offline_training.street.classes import CLASS_NAMES
-from offline_training.street_recordings import record_towns
+from offline_training.street_recordings import STREET_TOPICS, record_towns
 from offline_training.training_settings import Towns
 
 RANGE_M = 60.0
-STREET_TOPICS = (
-    *('--points', '/lidar/points'),
-    *('--images', '/camera_left/image_raw/compressed', '/camera_right/image_raw/compressed'),
-)
 
 
 @dataclass(frozen=True)
