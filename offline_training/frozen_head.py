@@ -119,9 +119,7 @@ def _answered(
                 continue
             sweep = sweeps[position]
             given = sweep_input(network, sweep)
-            token, point = network.tokenise(given)  # (M, D), (L, C)
-            token = network.encode(token, given.patches)  # (M, D)
-            token, newest = network.recall(token, given, list(memory))  # (M, D)
+            token, point, newest = network.encode_sweep(given, list(memory))  # (M, D), (L, C)
             if newest is not None:
                 memory.appendleft(newest)
             if wanted == position:

@@ -160,6 +160,24 @@ class Network(nn.Module):
         embedding: Tensor = self.decoder(token, point, patches.patch_of_kept)  # (L, C)
         return embedding
 
+    def encode_sweep(
+        self, sweep: SweepInput, memory: Sequence[Remembered]
+    ) -> tuple[Tensor, Tensor, Remembered | None]:
+        """Tokens of one sweep, from itself and what is remembered.
+
+        Args:
+            sweep: The newest.
+            memory: As for `recall`.
+
+        Returns:
+            (M, D) tokens, (L, C) undecoded point features, and what later sweeps will read of it.
+
+        """
+        token, point = self.tokenise(sweep)  # (M, D), (L, C)
+        token = self.encode(token, sweep.patches)  # (M, D)
+        token, newest = self.recall(token, sweep, memory)  # (M, D)
+        return token, point, newest
+
     def encode_window(self, sweeps: Sequence[SweepInput]) -> list[tuple[Tensor, Tensor]]:
         """Tokens of all sweeps of a window at once, each from itself and those before it.
 
@@ -173,9 +191,7 @@ class Network(nn.Module):
         rows: list[tuple[Tensor, Tensor]] = []
         memory: list[Remembered] = []
         for sweep in sweeps:
-            token, point = self.tokenise(sweep)  # (M, D), (L, C)
-            token = self.encode(token, sweep.patches)  # (M, D)
-            token, newest = self.recall(token, sweep, memory)  # (M, D)
+            token, point, newest = self.encode_sweep(sweep, memory)  # (M, D), (L, C)
             if newest is not None:
                 memory = [newest, *memory][: self.config.sweeps - 1]
             rows.append((token, point))

@@ -204,9 +204,7 @@ def _answered(
 ) -> tuple[SweepAnswer, Remembered | None]:
     """Answer a sweep; also what later ones will remember of it."""
     given = sweep_input(network, sweep)
-    token, point = network.tokenise(given)  # (M, D), (L, C)
-    token = network.encode(token, given.patches)  # (M, D)
-    token, newest = network.recall(token, given, memory)  # (M, D)
+    token, point, newest = network.encode_sweep(given, memory)  # (M, D), (L, C)
     embedding = network.decode(token, point, given.patches)  # (L, C)
     row = answering_rows(given.patches, len(sweep.xyz))  # (N,)
     return SweepAnswer(position, sweep, given, row, token, embedding), newest
