@@ -50,7 +50,7 @@ setup(
             'transformers',
             'trimesh',
         ],
-        'test': ['mypy', 'pytest', 'ruff', 'types-PyYAML'],
+        'test': ['hypothesis', 'mypy', 'pytest', 'pytest-random-order', 'ruff', 'types-PyYAML'],
     },
     zip_safe=True,
     author='cross4d_jepa_ros maintainers',
