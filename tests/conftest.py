@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from cross4d_jepa_ros.ros.transport import use_large_message_profile
 
@@ -21,7 +21,13 @@ os.environ.setdefault('ROS_LOG_DIR', tempfile.mkdtemp(prefix='ros_log_'))
 os.environ['ROS_HOME'] = tempfile.mkdtemp(prefix='ros_home_')
 use_large_message_profile()
 # The same examples every time, however slow the machine: a failure is one of the code.
-settings.register_profile('project', derandomize=True, database=None, deadline=None)
+settings.register_profile(
+    'project',
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile('project')
 
 from tests.bench import Bench  # noqa: E402 - Fast DDS reads the profile when rclpy loads
