@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, Self
 
-import yaml
 import zstandard
 from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, DataEnd, McapRecord, Message, Schema
@@ -30,6 +29,8 @@ from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
+
+from cross4d_jepa_ros.reading import read_yaml
 
 MAX_PROBLEMS = 100
 TF_TYPE = 'tf2_msgs/msg/TFMessage'
@@ -371,13 +372,13 @@ class Bag:
     def _storage_files(self) -> tuple[list[Path], int | None]:
         """Find the folder's storage files and the message count that its metadata promises."""
         try:
-            text = (self.path / 'metadata.yaml').read_text(errors='replace')
-            information = yaml.safe_load(text)['rosbag2_bagfile_information']
+            metadata = read_yaml(self.path / 'metadata.yaml')
+            information = metadata['rosbag2_bagfile_information']
             names = [PurePosixPath(str(name)).name for name in information['relative_file_paths']]
             promised = int(information['message_count'])
             notes = dict(information.get('custom_data') or {})
             self.custom_data = {str(key): str(value) for key, value in notes.items()}
-        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        except (OSError, KeyError, TypeError, ValueError, OverflowError):
             note(self.problems, 'metadata.yaml is missing or damaged: the storage itself was read')
             names, promised = [], None
         for name in names:

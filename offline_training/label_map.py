@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.model.config import BadConfig
+from cross4d_jepa_ros.reading import BadYaml, read_yaml
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 
 IGNORE = 'ignore'
@@ -139,8 +139,8 @@ def load_label_map(path: Path) -> LabelMap:
 
     """
     try:
-        return _label_map(yaml.safe_load(path.read_text()))
-    except (BadConfig, yaml.YAMLError, UnicodeDecodeError) as error:
+        return _label_map(read_yaml(path))
+    except (BadConfig, BadYaml) as error:
         msg = f'{path}: {error}'
         raise BadConfig(msg) from error
 

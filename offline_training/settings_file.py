@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from cross4d_jepa_ros.model.config import BadConfig, from_mapping
+from cross4d_jepa_ros.reading import BadYaml, parse_yaml, read_yaml
 
 T = TypeVar('T')
 
@@ -34,7 +33,7 @@ def read_settings(
 
     """
     try:
-        mapping = yaml.safe_load(path.read_text())
+        mapping = read_yaml(path)
         for change in changes:
             key, equals, value = change.partition('=')
             if not equals or not isinstance(mapping, dict):
@@ -47,8 +46,8 @@ def read_settings(
                 if not isinstance(group, dict):
                     msg = f'{change!r}: there is no group {name!r}'
                     raise BadConfig(msg)
-            group[last] = yaml.safe_load(value)
+            group[last] = parse_yaml(value)
         return from_mapping(kind, mapping), mapping
-    except (BadConfig, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (BadConfig, BadYaml) as error:
         msg = f'{path}: {error}'
         raise BadConfig(msg) from error

@@ -32,10 +32,13 @@ from cross4d_jepa_ros.model.heads import EmbeddingNormalisation
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.prototypes import Prototypes, named_together, taught_colour
 from cross4d_jepa_ros.model.tokenizer import InputFeature, input_features
+from cross4d_jepa_ros.reading import open_regular
 
 SCHEMA_VERSION = 2
 # Room for the contract and the names of a few thousand tensors.
 MAX_HEADER_BYTES = 16 << 20
+# `base`, the largest size, has 70 MB.
+MAX_BYTES = 2 << 30
 
 
 class BadCheckpoint(ValueError):
@@ -218,7 +221,7 @@ def read_contract(path: Path) -> Contract:
 
 def _read(path: Path, size: int = -1) -> bytes:
     try:
-        with path.open('rb') as stream:
+        with open_regular(path, MAX_BYTES) as stream:
             return stream.read(size)
     except OSError as error:
         msg = f'{path}: cannot be read ({error.strerror})'

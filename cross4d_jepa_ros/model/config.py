@@ -11,7 +11,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
+from cross4d_jepa_ros.reading import BadYaml, read_yaml
 
 T = TypeVar('T')
 
@@ -271,8 +271,8 @@ def read_config(kind: type[T], path: Path) -> T:
 
     """
     try:
-        return from_mapping(kind, yaml.safe_load(path.read_text()))
-    except (BadConfig, yaml.YAMLError, UnicodeDecodeError) as error:
+        return from_mapping(kind, read_yaml(path))
+    except (BadConfig, BadYaml) as error:
         msg = f'{path}: {error}'
         raise BadConfig(msg) from error
 

@@ -33,10 +33,10 @@ import yaml
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.reading import BadYaml, read_yaml
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.poses import matrix_from_quaternion, quaternion_from_matrix, rigid
 
-_MAX_BYTES = 4_000_000
 _INTRINSIC_KEYS = ('intrinsics', 'distortion_model', 'distortion_coeffs', 'resolution')
 _CAMERA_KEYS = (
     'camera_model',
@@ -109,15 +109,13 @@ def load_extrinsics(path: Path | str) -> Extrinsics:
     """
     path = Path(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise BadExtrinsics(f'larger than {_MAX_BYTES} bytes: give a calibration file')
-        return _parse(yaml.safe_load(path.read_text(encoding='utf-8')))
+        return _parse(read_yaml(path))
     except BadExtrinsics as error:
         raise BadExtrinsics(f'{path}: {error}.') from None
-    except RecursionError:
-        raise BadExtrinsics(f'{path}: nested too deeply for a calibration file.') from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
-        raise BadExtrinsics(f'{path}: cannot be read as YAML ({error}).') from error
+    except BadYaml as error:
+        raise BadExtrinsics(f'{path}: {error}.') from error
+    except OSError as error:
+        raise BadExtrinsics(f'{path}: cannot be read ({error.strerror}).') from error
 
 
 def save_extrinsics(path: Path | str, extrinsics: Extrinsics) -> None:

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cross4d_jepa_ros.model.config import BadConfig
 from cross4d_jepa_ros.model.heads import EmbeddingNormalisation, SegmentationHead
 from cross4d_jepa_ros.model.prototypes import taught_colour
+from cross4d_jepa_ros.reading import BadYaml, read_yaml
 from cross4d_jepa_ros.sensing.poses import invert, transform_points
 from offline_training.naming.answers import AnsweredSweep, Answers
 
@@ -161,8 +161,8 @@ def read_names(path: Path, count: int) -> dict[int, str]:
 
     """
     try:
-        mapping: Any = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mapping: Any = read_yaml(path)
+    except BadYaml as error:
         msg = f'{path}: {error}'
         raise BadConfig(msg) from error
     if not isinstance(mapping, dict) or not mapping:

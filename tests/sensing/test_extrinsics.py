@@ -178,11 +178,8 @@ def test_refuses_with_the_place_and_the_remedy(load, text, reason):
 def test_alias_bombs_are_refused_quickly(load):
     lines = ['a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]']
     lines += [f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 9)}]' for i in range(1, 30)]
-    with pytest.raises(BadExtrinsics, match="unknown entry 'a0'"):
+    with pytest.raises(BadExtrinsics, match='more than 100000 values'):
         load('\n'.join(lines))
-    nested = '\n'.join(lines).replace('\n', '\n  ')
-    with pytest.raises(BadExtrinsics, match='unknown entry'):
-        load(f'cam0:\n  {nested}')
 
 
 def test_refuses_files_that_cannot_be_read(tmp_path):
