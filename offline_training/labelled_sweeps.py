@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save
 
 from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames, truth_class_names, truth_topic
 from cross4d_jepa_ros.bag_setup import IMAGE_TYPES, UnfitBag, settle
@@ -28,6 +27,7 @@ from cross4d_jepa_ros.bags import Bag
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.pipeline import sample_colours
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
+from offline_training.checked_tensors import Damaged, checked, read_about
 
 # Part of the files' names: raised by every change of what they hold.
 FORMAT = 2
@@ -36,6 +36,10 @@ GRID_M = 0.002
 MAX_RANGE_M = 65.0
 # What is slower stands.
 MOVING_M_S = 0.5
+
+
+class BadSweeps(ValueError):
+    """A file of sweeps cannot be used; the sentence names it and what to do."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def write_sweeps(path: Path, sweeps: Sequence[LabelledSweep]) -> None:
     poses = _of_all(path, 'a pose', [sweep.fixed_from_base for sweep in sweeps])
     if poses:
         columns['fixed_from_base'] = np.stack(poses)
-    write_atomically(path, save(columns))
+    write_atomically(path, checked(columns, {}))
 
 
 def _of_all(path: Path, what: str, values: Sequence[NDArray[Any] | None]) -> list[NDArray[Any]]:
@@ -183,12 +187,21 @@ class SweepFiles:
     """The sweeps of some files of `write_sweeps`, read when asked for.
 
     Args:
-        paths: Files, in order; each is one recording.
+        paths: Files, in order; each is one recording. All of each is read once, for its checksum.
+
+    Raises:
+        BadSweeps: One is not there or damaged.
 
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
+        for path in paths:
+            try:
+                read_about(path, older=())
+            except Damaged as error:
+                msg = f'{path} is damaged ({error}): delete it, and it is made again'
+                raise BadSweeps(msg) from error
         self._files = [safe_open(str(path), 'np') for path in paths]
         # Of `with_fraction`: sweeps that keep labels; of the only one, the share and a seed.
         self._kept: dict[int, tuple[float, int]] | None = None

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -21,6 +18,7 @@ from cross4d_jepa_ros.model.network import Network, SweepInput
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
 from offline_training.augmentation import augmented
 from offline_training.average_precision import average_precision
+from offline_training.checked_tensors import Damaged, checked, read_about, read_tensors
 from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
 from offline_training.optimisation import (
     GRADIENT_NORM,
@@ -38,6 +36,12 @@ ORDER, AUGMENTATION = 1, 2
 MOVABLE = (CAR, PERSON)
 # Sweeps that are answered together where nothing is learnt.
 ANSWERED_AT_ONCE = 16
+# What the files of `Run.save` had beside tensors before they had a checksum.
+_OLDER = ('rows', 'done')
+
+
+class BadState(ValueError):
+    """A saved run cannot be gone on with; the sentence names the file and what to do."""
 
 
 class Run:
@@ -182,26 +186,42 @@ class Run:
         tensors = self._trained.state_dict()
         for named, optimiser, _ in self._optimisers:
             tensors |= optimiser_tensors(optimiser, named)
-        write_atomically(
-            path, save(tensors, {'rows': json.dumps(self.rows), 'done': str(self.done)})
-        )
+        columns = {name: value.numpy() for name, value in tensors.items()}
+        write_atomically(path, checked(columns, {'rows': self.rows, 'done': self.done}))
 
     def load(self, path: Path) -> None:
-        """Go on from what `save` wrote."""
-        tensors = load_file(path)
+        """Go on from what `save` wrote.
+
+        Raises:
+            BadState: It is damaged.
+
+        """
+        try:
+            tensors, about = read_tensors(path, _OLDER)
+        except Damaged as error:
+            raise _damaged(path, error) from error
         self._trained.load_state_dict({key: tensors[key] for key in self._trained.state_dict()})
         for named, optimiser, _ in self._optimisers:
             restore_optimiser(optimiser, named, tensors)
-        self.rows = read_rows(path)
-        with safe_open(str(path), 'pt') as file:
-            self.done = int(file.metadata()['done'])
+        self.rows, self.done = about['rows'], about['done']
 
 
 def read_rows(state: Path) -> list[dict[str, float]]:
-    """Read how a run went so far: `Run.rows` of the file that it saved."""
-    with safe_open(str(state), 'pt') as file:
-        rows: list[dict[str, float]] = json.loads(file.metadata()['rows'])
+    """Read how a run went so far: `Run.rows` of the file that it saved.
+
+    Raises:
+        BadState: It is damaged.
+
+    """
+    try:
+        rows: list[dict[str, float]] = read_about(state, _OLDER)['rows']
+    except Damaged as error:
+        raise _damaged(state, error) from error
     return rows
+
+
+def _damaged(state: Path, error: Damaged) -> BadState:
+    return BadState(f'{state} is damaged ({error}): delete it, and the run begins anew')
 
 
 def sweep_input(network: Network, sweep: LabelledSweep) -> SweepInput:

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from cross4d_jepa_ros.files import write_atomically
+from offline_training.checked_tensors import Damaged, checked, read_tensors
 
 
 class UnfitRun(ValueError):
@@ -67,14 +66,11 @@ class RunFolder:
         if not self._state.exists():
             return None
         try:
-            with safe_open(str(self._state), 'pt') as file:
-                metadata = file.metadata() or {}
-            tensors = load_file(self._state)
-            steps, settings = int(metadata['steps']), json.loads(metadata['settings'])
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            tensors, about = read_tensors(self._state, older=('steps', 'settings'))
+        except Damaged as error:
             msg = f'{self._state} is damaged ({error}): give another --out'
             raise UnfitRun(msg) from error
-        changed = _first_change(settings, self._settings)
+        changed = _first_change(about['settings'], self._settings)
         if changed is not None:
             key, then, now = changed
             msg = (
@@ -82,7 +78,7 @@ class RunFolder:
                 'on, or another --out'
             )
             raise UnfitRun(msg)
-        return steps, tensors
+        return int(about['steps']), tensors
 
     def cut_log(self, steps: int) -> None:
         """Leave the rows of the first `steps` steps in the log."""
@@ -93,9 +89,9 @@ class RunFolder:
 
     def save(self, steps: int, tensors: Mapping[str, Tensor]) -> None:
         """Write everything that the next step depends on, atomically."""
-        metadata = {'steps': str(steps), 'settings': json.dumps(self._settings)}
-        plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        write_atomically(self._state, save(plain, metadata))
+        plain = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+        about = {'steps': steps, 'settings': self._settings}
+        write_atomically(self._state, checked(plain, about))
 
     def rows(self) -> list[dict[str, float]]:
         """Read the log: the figures of each step that has them."""
