@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,11 +17,19 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.reading import open_regular
 from cross4d_jepa_ros.sensing.cameras import BadCalibration, CameraModel
 
 # Raised by every change of what the file holds.
-VERSION = 1
+VERSION = 2
+# The same rows without a checksum: such a file cannot be told from a damaged one.
+_UNCHECKED_VERSION = 1
 _VERSION_KEY = b'cross4d_jepa_ros.index'
+# In the footer; two bytes behind it comes the SHA-256 of the file with zeros in its place.
+_CHECKSUM_KEY = 'cross4d_jepa_ros.sha256'
+_NO_CHECKSUM = '0' * 64
+# That of 100 drives of an hour, a sweep of which takes some 500 bytes.
+_MAX_BYTES = 2 << 30
 
 # What a row's flags may say; those of a camera are followed by ':' and its topic.
 MISSING_IMAGE = 'missing_image'  # none near enough in time
@@ -213,16 +222,19 @@ class Index:
             rows = [replace(row, log=log_name(self.path_of(row), path.parent)) for row in self.rows]
         table = pa.Table.from_pylist([_as_dict(row) for row in rows], _SCHEMA)
         stream = pa.BufferOutputStream()
-        pq.write_table(table, stream, compression='zstd')
-        write_atomically(path, stream.getvalue().to_pybytes())
+        with pq.ParquetWriter(stream, _SCHEMA, compression='zstd') as writer:
+            writer.write_table(table)
+            writer.add_key_value_metadata({_CHECKSUM_KEY: _NO_CHECKSUM})
+        content = stream.getvalue().to_pybytes()
+        write_atomically(path, _with_checksum(content, _checksum(content)))
 
     @staticmethod
     def load(path: Path) -> Index:
         """Read a file of `save`.
 
         Raises:
-            BadIndex: It is not there, is no Parquet file, is of another version, or lacks rows
-                or columns.
+            BadIndex: It is not there, is no Parquet file, is damaged, is of another version, or
+                lacks rows or columns.
 
         """
         path = Path(path)
@@ -231,13 +243,20 @@ class Index:
             msg = f'there is no index at {path}; {advice}'
             raise BadIndex(msg)
         try:
-            table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
+            table, is_checked = _read_table(path)
+        except (pa.ArrowException, OSError, ValueError) as error:
             msg = f'{path} is no Parquet file or a damaged one ({error}); {advice}'
             raise BadIndex(msg) from error
         version = (table.schema.metadata or {}).get(_VERSION_KEY, b'none').decode(errors='replace')
-        if version != str(VERSION):
+        if version not in (str(VERSION), str(_UNCHECKED_VERSION)):
             msg = f'{path} has index version {version}, this program reads {VERSION}; {advice}'
+            raise BadIndex(msg)
+        if is_checked != (version == str(VERSION)):
+            found = 'a' if is_checked else 'no'
+            msg = (
+                f'{path} is damaged or written by another program (it is of version {version} and '
+                f'has {found} checksum); {advice}'
+            )
             raise BadIndex(msg)
         missing = [name for name in _SCHEMA.names if name not in table.schema.names]
         if missing:
@@ -245,13 +264,60 @@ class Index:
             raise BadIndex(msg)
         try:
             rows = _rows(table.select(_SCHEMA.names).cast(_SCHEMA))
-        except (pa.ArrowException, BadCalibration, ValueError, TypeError) as error:
+        except (
+            pa.ArrowException,
+            BadCalibration,
+            ValueError,
+            TypeError,
+            OverflowError,
+            LookupError,
+        ) as error:
             msg = f'{path} holds something else than an index ({error}); {advice}'
             raise BadIndex(msg) from error
         if not rows:
             msg = f'{path} holds no sweep; {advice}'
             raise BadIndex(msg)
         return Index(rows, path.parent)
+
+
+def _read_table(path: Path) -> tuple[pa.Table, bool]:
+    """Read a file, and whether it has a checksum; nothing of it is believed before that fits.
+
+    Raises:
+        ValueError: The checksum does not fit, or it promises more rows than it has bytes.
+        OSError: It cannot be read.
+        ArrowException: It is no Parquet file.
+
+    """
+    with open_regular(path, _MAX_BYTES) as stream:
+        content = stream.read()
+    place = _checksum_place(content)
+    if place is not None and content[place] != _checksum(content):
+        msg = 'its content does not have the checksum that it was written with'
+        raise ValueError(msg)
+    file = pq.ParquetFile(pa.BufferReader(content))
+    if file.metadata.num_rows > len(content):
+        msg = f'it promises {file.metadata.num_rows} rows in {len(content)} bytes'
+        raise ValueError(msg)
+    return file.read(), place is not None
+
+
+def _checksum_place(content: bytes) -> slice | None:
+    key = content.rfind(_CHECKSUM_KEY.encode())
+    # Behind the key: what the value is, and its length.
+    start = key + len(_CHECKSUM_KEY) + 2
+    return None if key < 0 else slice(start, start + len(_NO_CHECKSUM))
+
+
+def _checksum(content: bytes) -> bytes:
+    zeroed = _with_checksum(content, _NO_CHECKSUM.encode())
+    return hashlib.sha256(zeroed).hexdigest().encode()
+
+
+def _with_checksum(content: bytes, checksum: bytes) -> bytes:
+    place = _checksum_place(content)
+    assert place is not None
+    return content[: place.start] + checksum + content[place.stop :]
 
 
 def _as_dict(row: IndexedSweep) -> dict[str, Any]:

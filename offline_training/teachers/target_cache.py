@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a teacher makes of each image, kept on disk, so that training never waits for a teacher.
 
-A folder has a `manifest.json`, which says what made its targets, and shards of some images of one
-size each: safetensors files with `patches` (n, h, w, C) float16, `view` (n, V) float32,
-`histogram` (n, 48) float32 and `crc` (n,). A shard is named by the images that it holds.
+A folder has a `manifest.json`, which says what made its targets, with a checksum, and shards of
+some images of one size each: safetensors files with `patches` (n, h, w, C) float16, `view` (n, V)
+float32, `histogram` (n, 48) float32 and `crc` (n,). A shard is named by the images that it holds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +24,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.model.config import from_mapping
+from cross4d_jepa_ros.reading import read_text
 from offline_training.teachers.features import SCALING
 
 # Raised by every change of what a shard holds.
 VERSION = 1
 MANIFEST = 'manifest.json'
 BINS = 16
-_ABOUT = 'about'
+_ABOUT, _SHAPES = 'about', 'shapes'
+_CHECKSUM = 'sha256'
+_MAX_MANIFEST_BYTES = 100_000
+
+
+# What a damaged file may raise in its reader.
+_FOREIGN = (
+    SafetensorError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 class BadTargets(ValueError):
@@ -130,8 +147,12 @@ def claim_folder(folder: Path, manifest: Manifest) -> None:
         if shards:
             msg = f'{folder} holds targets but no {MANIFEST}: give another folder'
             raise BadTargets(msg)
-        write_atomically(path, json.dumps(asdict(manifest), indent=2) + '\n')
-        return
+        about = asdict(manifest)
+        text = json.dumps(about | {_CHECKSUM: _sha256(about)}, indent=2) + '\n'
+        # Of two processes with different teachers only one may have the folder.
+        with contextlib.suppress(FileExistsError):
+            write_atomically(path, text, replace=False)
+            return
     found = _read_manifest(folder)
     # The same weights may lie under several names.
     for name in (field.name for field in fields(Manifest) if field.name != 'teacher'):
@@ -170,11 +191,11 @@ def write_shard(folder: Path, keys: Sequence[ViewKey], views: Sequence[CachedVie
         'histogram': np.stack([view.histogram for view in views]),
         'crc': np.array([_crc(*entry) for entry in zip(keys, views, strict=True)], np.int64),
     }
-    named = json.dumps(keys)
-    about = {'width': views[0].width, 'height': views[0].height, 'keys': list(keys)}
+    about: dict[str, Any] = {'width': views[0].width, 'height': views[0].height, 'keys': list(keys)}
+    about[_SHAPES] = {name: columns[name].shape[1:] for name in ('patches', 'view', 'histogram')}
     # One entry: several have no order, and the same images would make other bytes.
     content = save(columns, {_ABOUT: json.dumps(about)})
-    path = folder / f'{hashlib.sha256(named.encode()).hexdigest()[:16]}.safetensors'
+    path = folder / f'{_shard_name(keys)}.safetensors'
     try:
         write_atomically(path, content)
     except OSError as error:
@@ -263,7 +284,7 @@ class TargetCache:
         path, row = self._places[key]
         try:
             with safe_open(str(path), 'np') as file:
-                about = json.loads(file.metadata()[_ABOUT])
+                about = _about(file)
                 view = CachedView(
                     patches=file.get_slice('patches')[row],
                     view=file.get_slice('view')[row],
@@ -272,11 +293,27 @@ class TargetCache:
                     height=about['height'],
                 )
                 crc = int(file.get_slice('crc')[row : row + 1][0])
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            _check_shapes(view, about.get(_SHAPES))
+        except _FOREIGN as error:
             raise _damaged(path, str(error)) from error
         if _crc(key, view) != crc:
             raise _damaged(path, f'the checksum of {topic} at {stamp_ns} ns is wrong')
         return view
+
+
+def _check_shapes(view: CachedView, due: Mapping[str, Sequence[int]] | None) -> None:
+    """Compare types, and shapes where the shard tells them, as its checksums are of bytes alone.
+
+    Raises:
+        ValueError: They differ.
+
+    """
+    for name, dtype in (('patches', np.float16), ('view', np.float32), ('histogram', np.float32)):
+        values = getattr(view, name)
+        shape = values.shape if due is None else tuple(due[name])
+        if values.shape != shape or values.dtype != dtype:
+            msg = f'its {name} are {values.dtype} {values.shape}, not {np.dtype(dtype)} {shape}'
+            raise ValueError(msg)
 
 
 def _crc(key: ViewKey, view: CachedView) -> int:
@@ -287,12 +324,32 @@ def _crc(key: ViewKey, view: CachedView) -> int:
     return crc
 
 
+def _about(file: Any) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads(file.metadata()[_ABOUT])
+    # Older shards tell no shapes.
+    if about.keys() | {_SHAPES} != {'width', 'height', 'keys', _SHAPES}:
+        msg = f'it tells {", ".join(about)}'
+        raise ValueError(msg)
+    return about
+
+
+def _shard_name(keys: Sequence[ViewKey]) -> str:
+    return hashlib.sha256(json.dumps(keys).encode()).hexdigest()[:16]
+
+
+def _sha256(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+
+
 def _keys(path: Path) -> list[ViewKey]:
     try:
         with safe_open(str(path), 'np') as file:
-            return [ViewKey(*key) for key in json.loads(file.metadata()[_ABOUT])['keys']]
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            keys = [ViewKey(*key) for key in _about(file)['keys']]
+    except _FOREIGN as error:
         raise _damaged(path, str(error)) from error
+    if _shard_name(keys) != path.stem:
+        raise _damaged(path, 'it does not hold the images that its name stands for')
+    return keys
 
 
 def _damaged(path: Path, reason: str) -> BadTargets:
@@ -310,12 +367,17 @@ def _read_manifest(folder: Path) -> Manifest:
         )
         raise BadTargets(msg)
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(read_text(path, _MAX_MANIFEST_BYTES))
         wanted = {field.name for field in fields(Manifest)}
         if not isinstance(found, dict) or wanted - set(found):
             msg = f'it lacks {min(wanted - set(found))}' if isinstance(found, dict) else 'no object'
             raise ValueError(msg)
-        return Manifest(**{name: found[name] for name in wanted})
-    except ValueError as error:
-        msg = f'{path} is no manifest of targets ({error}): give another folder'
+        about = {name: found[name] for name in sorted(found) if name != _CHECKSUM}
+        # Manifests from before there was a checksum have neither it nor anything else.
+        if _CHECKSUM in found and found[_CHECKSUM] != _sha256(about):
+            msg = 'it does not have the checksum that it was written with'
+            raise ValueError(msg)
+        return from_mapping(Manifest, about)
+    except (ValueError, OSError, RecursionError) as error:
+        msg = f'{path} is no manifest of targets or a damaged one ({error}): give another folder'
         raise BadTargets(msg) from error

@@ -105,6 +105,30 @@ def test_segments_hold_the_usable_sweeps_in_order(tmp_path: Path) -> None:
     ]
 
 
+def unchecked(table: pa.Table) -> pa.Table:
+    """The rows as they were written before there was a checksum."""
+    return table.replace_schema_metadata({b'cross4d_jepa_ros.index': b'1'})
+
+
+def test_an_index_without_a_checksum_is_still_read(tmp_path: Path) -> None:
+    path, older = tmp_path / 'index.parquet', tmp_path / 'older.parquet'
+    Index([ROW, replace(ROW, stamp_ns=7)], tmp_path).save(path)
+    pq.write_table(unchecked(pq.read_table(path)), older)
+    assert [row.stamp_ns for row in Index.load(older).rows] == [
+        row.stamp_ns for row in Index.load(path).rows
+    ]
+
+
+def test_more_rows_than_bytes_are_refused_before_they_are_made(tmp_path: Path) -> None:
+    """Rows of zeros pack so well that a small file could fill any memory."""
+    path = tmp_path / 'index.parquet'
+    zeros = pa.table({'points': pa.array(np.zeros(3_000_000, np.int64))})
+    pq.write_table(unchecked(zeros), path, compression='zstd')
+    assert path.stat().st_size < 100_000
+    with pytest.raises(BadIndex, match=r'index\.parquet .* promises 3000000 rows in'):
+        Index.load(path)
+
+
 def write_other(path: Path, how: str) -> None:
     Index([ROW], path.parent).save(path)
     table = pq.read_table(path)
@@ -118,13 +142,15 @@ def write_other(path: Path, how: str) -> None:
         pq.write_table(table.replace_schema_metadata({}), path)
     elif how == 'version':
         pq.write_table(table.replace_schema_metadata({b'cross4d_jepa_ros.index': b'0'}), path)
+    elif how == 'no checksum':
+        pq.write_table(table, path)
     elif how == 'column':
-        pq.write_table(table.drop_columns(['shots']), path)
+        pq.write_table(unchecked(table).drop_columns(['shots']), path)
     elif how == 'type':
         place = table.schema.get_field_index('points')
-        pq.write_table(table.set_column(place, 'points', pa.array(['many'])), path)
+        pq.write_table(unchecked(table).set_column(place, 'points', pa.array(['many'])), path)
     elif how == 'rows':
-        pq.write_table(table.slice(0, 0), path)
+        pq.write_table(unchecked(table).slice(0, 0), path)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +159,9 @@ def write_other(path: Path, how: str) -> None:
         ('no file', 'there is no index at'),
         ('text', 'no Parquet file or a damaged one'),
         ('cut', 'no Parquet file or a damaged one'),
-        ('plain', 'index version none, this program reads 1'),
-        ('version', 'index version 0, this program reads 1'),
+        ('plain', 'index version none, this program reads 2'),
+        ('version', 'index version 0, this program reads 2'),
+        ('no checksum', 'of version 2 and has no checksum'),
         ('column', 'lacks the column shots'),
         ('type', 'holds something else than an index'),
         ('rows', 'holds no sweep'),

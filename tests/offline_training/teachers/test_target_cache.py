@@ -14,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from offline_training.teachers import target_cache
+from offline_training.teachers import target_cache
 from offline_training.teachers.target_cache import (
     BadTargets,
     CachedView,
@@ -141,6 +142,9 @@ def test_a_manifest_that_is_none_is_refused(content: str, folder: Path) -> None:
 
 def test_targets_of_an_older_version_are_refused(folder: Path) -> None:
     about = json.loads((folder / 'manifest.json').read_text())
+    del about['sha256']  # as manifests were before they had one
+    (folder / 'manifest.json').write_text(json.dumps(about))
+    assert TargetCache(folder).manifest == MANIFEST
     (folder / 'manifest.json').write_text(json.dumps(about | {'version': 0}))
     with pytest.raises(BadTargets, match='version 0, this program reads 1: make them again'):
         TargetCache(folder)
@@ -221,3 +225,21 @@ def test_colours_are_counted_by_channel() -> None:
     expected[2, 0] = 1
     assert found.dtype == np.float32
     assert np.array_equal(found, expected.reshape(-1))
+
+
+def test_of_two_that_claim_a_folder_at_once_one_gets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the manifest of one, the targets of the other would be taken for those of the first."""
+    folder, first = tmp_path / 'targets', replace(MANIFEST, weights_sha256='first')
+    written = target_cache.write_atomically
+
+    def overtaken(path: Path, content: str, **how: bool) -> None:
+        monkeypatch.undo()
+        claim_folder(folder, first)
+        written(path, content, **how)
+
+    monkeypatch.setattr(target_cache, 'write_atomically', overtaken)
+    with pytest.raises(BadTargets, match='give another folder'):
+        claim_folder(folder, MANIFEST)
+    assert TargetCache(folder).manifest == first
