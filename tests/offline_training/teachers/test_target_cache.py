@@ -14,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 
 from offline_training.teachers import target_cache
-from offline_training.teachers import target_cache
 from offline_training.teachers.target_cache import (
     BadTargets,
     CachedView,
