@@ -153,7 +153,7 @@ def choose(device: str, precision: str) -> Compute:
     return (GpuCompute if gpu else Compute)(place, PRECISIONS[precision])
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, be it a GPU's or the host's."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

@@ -11,10 +11,8 @@ the executor. Timers run on the steady clock, so that a paused /clock silences n
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,47 +25,31 @@ from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValu
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.utilities import get_rmw_implementation_identifier
-from sensor_msgs.msg import PointCloud2
 
 from cross4d_jepa_ros.compute import is_out_of_memory
-from cross4d_jepa_ros.frame_log import FrameLog, Settings, run_of
+from cross4d_jepa_ros.frame_log import FrameLog, run_of
 from cross4d_jepa_ros.health import ClockState, Observation, findings
-from cross4d_jepa_ros.ledger import Drop, SweepLedger
+from cross4d_jepa_ros.intake import Intake, first_line
+from cross4d_jepa_ros.ledger import Counts, Drop
 from cross4d_jepa_ros.model.prototypes import named_together
-from cross4d_jepa_ros.pipeline import Perception, Pipeline
+from cross4d_jepa_ros.pipeline import Pipeline
 from cross4d_jepa_ros.ros import parameters
+from cross4d_jepa_ros.ros.answering import Answering
 from cross4d_jepa_ros.ros.diagnostics import (
     LOG_EVERY_S,
     DiagnosticsPublisher,
     Values,
-    image_values,
-    latency_values,
     model_values,
-    points_values,
 )
 from cross4d_jepa_ros.ros.inputs import Inputs
 from cross4d_jepa_ros.ros.lifecycle import answer_illegal_requests
-from cross4d_jepa_ros.ros.messages import answer_clouds
-from cross4d_jepa_ros.ros.outputs import Outputs, stage_names, wanted
-from cross4d_jepa_ros.ros.teaching import (
-    HOW,
-    NOT_NORMALISED,
-    Teaching,
-    TeachingSetup,
-    default_file,
-)
+from cross4d_jepa_ros.ros.observing import Life, active_sections, observe
+from cross4d_jepa_ros.ros.outputs import Outputs, stage_names
+from cross4d_jepa_ros.ros.teaching import HOW, Teaching, TeachingSetup, default_file
 from cross4d_jepa_ros.ros.transport import missing_profile
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
-from cross4d_jepa_ros.sensing.frames import (
-    FrameAssembler,
-    NoTransform,
-    SensorFrame,
-)
-from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud, stamp_ns
-from cross4d_jepa_ros.sensing.synchronisation import SweepSynchroniser
+from cross4d_jepa_ros.sensing.frames import FrameAssembler
 from cross4d_jepa_ros.shared_files import DEMO_CHECKPOINT, shared_file
-from cross4d_jepa_ros.telemetry import Telemetry
-from cross4d_jepa_ros.worker import NewestFirstWorker
 
 GRAPH_PERIOD_S = 0.2
 SYNC_PERIOD_S = 0.01
@@ -76,15 +58,6 @@ SETTLE_S = 1.5
 JUMP_SHOWN_S = 10.0
 OUT_OF_MEMORY_LIMIT = 3
 LESS_MEMORY = 'take a smaller model, one with lower max_points and max_tokens, or another device'
-
-
-@dataclass(frozen=True)
-class Job:
-    """A sweep with the images chosen for it, on its way to the worker."""
-
-    points: PointCloud2
-    images: tuple[Any, ...]
-    arrived_ns: int
 
 
 class PerceptionNode(LifecycleNode):
@@ -103,22 +76,13 @@ class PerceptionNode(LifecycleNode):
         super().__init__('perception_node', **kwargs)
         parameters.declare(self)
         self.add_on_set_parameters_callback(self._on_parameters)
-        self._ledger = SweepLedger()
-        self._telemetry = Telemetry()
-        self._reset_requested = threading.Event()
-        self._out_of_memory = 0
-        self._arrivals: dict[int, int] = {}
+        self._intake = Intake(on_reset=self._on_jump, log=self._log_error)
+        self._life: Life | None = None
+        self._answering: Answering | None = None
         self._refusal = ''
         self._jump = (float('-inf'), '')
         self._state_since = time.monotonic()
         self._clock_seen = (0, time.monotonic())
-        self._pipeline: Pipeline | None = None
-        self._assembler: FrameAssembler | None = None
-        self._synchroniser: SweepSynchroniser | None = None
-        self._worker: NewestFirstWorker[Job] | None = None
-        self._inputs: Inputs | None = None
-        self._outputs: Outputs | None = None
-        self._frame_log: FrameLog | None = None
         self._missing_profile = missing_profile(get_rmw_implementation_identifier())
         self._diagnostics = DiagnosticsPublisher(self)
         self._teaching = Teaching(self)
@@ -150,10 +114,9 @@ class PerceptionNode(LifecycleNode):
         try:
             self._configure()
         except Exception as error:
-            self._refusal = f'configure failed: {error}'
-            if is_out_of_memory(error):
-                self._refusal = f'configure failed: {_first_line(error)}: {LESS_MEMORY}'
-            self.get_logger().error(self._refusal)
+            lacking = is_out_of_memory(error)
+            why = f'{first_line(error)}: {LESS_MEMORY}' if lacking else error
+            self._refuse(f'configure failed: {why}')
             self._release()
             return TransitionCallbackReturn.FAILURE
         self._refusal = ''
@@ -162,14 +125,18 @@ class PerceptionNode(LifecycleNode):
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe, and take sweeps."""
-        assert self._synchroniser and self._pipeline and self._inputs
-        self._synchroniser.clear()
-        self._reset_requested.set()
-        self._jump = (float('-inf'), '')
-        self._refusal, self._out_of_memory = '', 0
-        self._worker = NewestFirstWorker(self._answer, self._overtaken, self._warm_up)
-        self._telemetry.forget_recent(self._ledger.counts(), self._synchroniser.statistics())
-        self._inputs.open()
+        assert self._life is not None
+        answering = Answering(self._life, self._intake, self._teaching, self.get_logger())
+        answering.reset()
+        try:
+            self._intake.start(answering)
+            self._answering = answering
+            self._life.inputs.open()
+        except Exception as error:
+            self._refuse(f'activate failed: {error}')
+            self._stop()
+            return TransitionCallbackReturn.FAILURE
+        self._jump, self._refusal = (float('-inf'), ''), ''
         self._entered()
         return super().on_activate(state)
 
@@ -188,10 +155,24 @@ class PerceptionNode(LifecycleNode):
         self.close()
         return super().on_shutdown(state)
 
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Clear up after a transition that raised: unconfigured, it can be tried again."""
+        self._refuse(f'a transition failed in state {state.label}: configure the node again')
+        self.close()
+        return super().on_error(state)
+
     def close(self) -> None:
         """Stop the worker and free everything; for the end of the process, in any state."""
         self._stop()
         self._release()
+
+    def counts(self) -> Counts:
+        """Read the books."""
+        return self._intake.ledger.counts()
+
+    def _refuse(self, sentence: str) -> None:
+        self._refusal = sentence
+        self.get_logger().error(sentence)
 
     def _entered(self) -> None:
         self._state_since = time.monotonic()
@@ -202,92 +183,83 @@ class PerceptionNode(LifecycleNode):
         extrinsics = (
             load_extrinsics(Path(config.extrinsics_file)) if config.extrinsics_file else None
         )
-        self._pipeline = Pipeline(
+        pipeline = Pipeline(
             model,
             device=config.device,
             precision=config.precision,
             threads=config.threads,
             probability_threshold=self.get_parameter('segmentation.threshold').value,
         )
-        self._pipeline.warm_up()
-        self._pipeline.teaching = bool(self.get_parameter('teach.class').value)
-        self._sync_config = config.sync
-        self._synchroniser = SweepSynchroniser(
-            config.sync,
-            on_drop=self._dropped_by_synchroniser,
-            on_reset=self._on_jump,
-            on_error=self._on_error,
-        )
-        self._synchroniser.registerCallback(self._on_synchronised)
-        inputs = self._inputs = Inputs(self, config)
-        inputs.points.registerCallback(self._on_points)
-        inputs.clicks.registerCallback(self._on_click)
-        self._synchroniser.connectInput(inputs.points, *inputs.images)
-        self._assembler = FrameAssembler(
-            config.frame, inputs.transforms, extrinsics, [image.topic for image in inputs.images]
-        )
+        pipeline.warm_up()
+        pipeline.teaching = bool(self.get_parameter('teach.class').value)
+        inputs = Inputs(self, config)
+        images = [image.topic for image in inputs.images]
+        assembler = FrameAssembler(config.frame, inputs.transforms, extrinsics, images)
+        self._intake.configure(config.sync)
+        inputs.points.registerCallback(self._intake.add_sweep)
+        for camera, image in enumerate(inputs.images):
+            image.registerCallback(self._intake.add_image, camera)
         for camera, info in enumerate(inputs.camera_infos):
-            info.registerCallback(self._assembler.set_camera_info, camera)
+            info.registerCallback(assembler.set_camera_info, camera)
+        inputs.clicks.registerCallback(self._on_click)
         if self._missing_profile:
             self.get_logger().warning(self._missing_profile)
-        file = Path(config.teach_file).expanduser() if config.teach_file else None
-        self._teaching.begin(
-            TeachingSetup(
-                self._pipeline,
-                inputs.transforms,
-                model,
-                file or default_file(self._pipeline.model_sha256),
-                round(config.frame.max_extrapolation_s * 1e9),
-            )
-        )
-        thresholds = self.get_parameter(parameters.CLASS_THRESHOLDS).value
-        self._pipeline.class_thresholds = parameters.class_thresholds(
-            thresholds, self._class_names()
-        )
-        contract = self._pipeline.contract
-        names_classes = bool(contract.answer_names) or self._pipeline.teaching
-        self._pipeline.answers_unknown = names_classes
-        self._outputs = Outputs(self, stage_names(Pipeline.STAGES), names_classes=names_classes)
+        self._begin_teaching(config, model, pipeline, inputs)
+        names_classes = bool(pipeline.contract.answer_names) or pipeline.teaching
+        pipeline.answers_unknown = names_classes
+        frame_log = None
         if config.frame_log:
-            images = [image.topic for image in inputs.images]
-            run = run_of(self._pipeline, config.frame.cloud, inputs.points.topic, images)
-            self._frame_log = FrameLog(Path(config.frame_log).expanduser())
-            self._warn(self._frame_log.begin(run))
+            frame_log = FrameLog(Path(config.frame_log).expanduser())
+            refused = frame_log.begin(
+                run_of(pipeline, config.frame.cloud, inputs.points.topic, images)
+            )
+            if refused:
+                self.get_logger().warning(refused)
+        outputs = Outputs(self, stage_names(Pipeline.STAGES), names_classes=names_classes)
+        self._life = Life(pipeline, inputs, assembler, outputs, frame_log, config.sync)
         self.get_logger().info(
-            f'model {model} ({contract.training["kind"]}) on {self._pipeline.device} in '
-            + self._pipeline.precision
+            f'model {model} ({pipeline.contract.training["kind"]}) on {pipeline.device} in '
+            + pipeline.precision
             + ('' if names_classes else f'; it knows no classes: embeddings only; {HOW}')
         )
 
+    def _begin_teaching(
+        self, config: parameters.NodeConfig, model: Path, pipeline: Pipeline, inputs: Inputs
+    ) -> None:
+        file = Path(config.teach_file).expanduser() if config.teach_file else None
+        self._teaching.begin(
+            TeachingSetup(
+                pipeline,
+                inputs.transforms,
+                model,
+                file or default_file(pipeline.model_sha256),
+                round(config.frame.max_extrapolation_s * 1e9),
+            )
+        )
+        pipeline.class_thresholds = parameters.class_thresholds(
+            self.get_parameter(parameters.CLASS_THRESHOLDS).value, self._class_names(pipeline)
+        )
+
     def _stop(self) -> None:
-        if self._inputs is not None:
-            self._inputs.close()
-        if self._worker is None:
+        if self._life is not None:
+            self._life.inputs.close()
+        if not self._intake.started:
             return
-        worker, self._worker = self._worker, None
-        assert self._synchroniser is not None
-        waiting = self._synchroniser.clear()
-        joined, left = worker.stop(1.0 + self._telemetry.pipeline_ms(100) / 1e3)
-        for unanswered in (waiting, left):
-            if unanswered is not None:
-                self._ledger.drop(Drop.INACTIVE, 'the node was deactivated')
+        joined = self._intake.stop()
+        self._answering = None
         if not joined:
             self.get_logger().error('the worker is still busy; its answer will not be published')
-        self._arrivals.clear()
         self._teaching.forget_clicks()
-        if self._pipeline is not None:
-            self._pipeline.reset()
+        # A busy worker has it in its hands; the next life starts with a reset anyway.
+        if joined and self._life is not None:
+            self._life.pipeline.reset()
         self._entered()
 
     def _release(self) -> None:
-        if self._outputs is not None:
-            self._outputs.destroy()
-        self._pipeline = self._assembler = self._synchroniser = None
-        self._inputs = self._outputs = None
+        life, self._life = self._life, None
+        if life is not None:
+            life.end()
         self._teaching.end()
-        if self._frame_log is not None:
-            self._frame_log.close()
-            self._frame_log = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._entered()
@@ -295,11 +267,12 @@ class PerceptionNode(LifecycleNode):
     # Callbacks: they store and return
 
     def _on_parameters(self, changes: list[Any]) -> Any:
-        names = self._class_names(changes)
+        life = self._life
+        names = None if life is None else self._class_names(life.pipeline, changes)
         result = parameters.check(changes, self._state_machine.current_state[1], names)
-        pipeline = self._pipeline
-        if pipeline is None or not result.successful:
+        if life is None or not result.successful:
             return result
+        pipeline = life.pipeline
         for change in changes:
             if change.name == 'segmentation.threshold':
                 pipeline.probability_threshold = change.value
@@ -307,7 +280,7 @@ class PerceptionNode(LifecycleNode):
                 pipeline.class_thresholds = parameters.class_thresholds(change.value, names)
             elif change.name == 'teach.class':
                 pipeline.teaching = bool(change.value)
-                if pipeline.teaching and self._outputs and not self._outputs.names_classes:
+                if pipeline.teaching and not life.outputs.names_classes:
                     self.get_logger().warning(
                         'the segmentation topics are not advertised, as the model knew no classes '
                         'when it was configured: deactivate, clean up, configure and activate the '
@@ -315,163 +288,44 @@ class PerceptionNode(LifecycleNode):
                     )
         return result
 
-    def _class_names(self, changes: Sequence[Any] = ()) -> tuple[str, ...] | None:
+    def _class_names(self, pipeline: Pipeline, changes: Sequence[Any] = ()) -> tuple[str, ...]:
         """Names that thresholds may be given for: all classes, and the one to be taught next."""
-        if self._pipeline is None:
-            return None
         taught = [change.value for change in changes if change.name == 'teach.class']
         taught = taught or [self.get_parameter('teach.class').value]
-        return named_together(self._pipeline.contract.answer_names, list(filter(None, taught)))
+        return named_together(pipeline.contract.answer_names, list(filter(None, taught)))
 
     def _on_click(self, message: PointStamped) -> None:
         self._teaching.click(self.get_parameter('teach.class').value, message)
 
-    def _on_points(self, message: PointCloud2) -> None:
-        self._ledger.receive()
-        self._telemetry.arrived(stamp_ns(message))
-        self._arrivals[id(message)] = time.monotonic_ns()
-
-    def _on_synchronised(self, points: PointCloud2, *images: Any) -> None:
-        worker = self._worker
-        arrived = self._arrivals.pop(id(points), time.monotonic_ns())
-        if worker is None or not worker.offer(Job(points, images, arrived)):
-            self._ledger.drop(Drop.INACTIVE, 'the node was deactivated')
-
-    def _dropped_by_synchroniser(self, points: PointCloud2, cause: str) -> None:
-        self._arrivals.pop(id(points), None)
-        self._ledger.drop(Drop(cause), f'stamp {stamp_ns(points)} ns')
-
-    def _overtaken(self, job: Job) -> None:
-        self._ledger.drop(Drop.SUPERSEDED, f'stamp {stamp_ns(job.points)} ns')
-
     def _on_jump(self, sentence: str) -> None:
         self._jump = (time.monotonic(), sentence)
-        self._reset_requested.set()
+        if self._answering is not None:
+            self._answering.reset(sentence)
 
-    def _on_error(self, error: Exception) -> None:
-        self.get_logger().error(
-            f'{type(error).__name__}: {error}', throttle_duration_sec=LOG_EVERY_S
-        )
+    def _log_error(self, sentence: str) -> None:
+        self.get_logger().error(sentence, throttle_duration_sec=LOG_EVERY_S)
 
     def _watch_graph(self) -> None:
         now = self.get_clock().now().nanoseconds
         if now != self._clock_seen[0]:
             self._clock_seen = (now, time.monotonic())
-        if self._worker is not None and self._inputs is not None:
-            self._inputs.poll()
+        if self._intake.started and self._life is not None:
+            self._life.inputs.poll()
 
     def _release_late(self) -> None:
-        if self._worker is not None and self._synchroniser is not None:
-            self._synchroniser.poll()
-        if self._worker is not None and self._out_of_memory >= OUT_OF_MEMORY_LIMIT:
+        self._intake.poll()
+        if self._intake.started and self._intake.out_of_memory >= OUT_OF_MEMORY_LIMIT:
             self._give_up()
 
     def _give_up(self) -> None:
-        reason = self._ledger.counts().last_reason.get(Drop.OUT_OF_MEMORY, '')
+        times = self._intake.out_of_memory
+        reason = self.counts().last_reason.get(Drop.OUT_OF_MEMORY, '')
         self._refusal = (
-            f'memory ran out {self._out_of_memory} times in a row ({reason}): {LESS_MEMORY}; '
+            f'memory ran out {times} times in a row ({reason}): {LESS_MEMORY}; '
             'then activate the node again'
         )
         self.get_logger().error(f'deactivated: {self._refusal}')
         self.trigger_deactivate()
-
-    # The worker's thread
-
-    def _warm_up(self) -> None:
-        assert self._pipeline is not None
-        try:
-            self._pipeline.warm_up()
-        except Exception as error:  # the first sweep will meet it again, and be counted
-            self.get_logger().error(f'warm-up failed: {error}')
-
-    def _answer(self, job: Job) -> None:
-        lacking = False
-        try:
-            self._perceive(job)
-        except MalformedCloud as error:
-            self._drop(Drop.MALFORMED, error)
-        except NoTransform as error:
-            self._drop(Drop.NO_TRANSFORM, error)
-        except Exception as error:
-            lacking = is_out_of_memory(error)
-            self._drop(Drop.OUT_OF_MEMORY if lacking else Drop.ERROR, error)
-        # Only here: until the handler ends, the error holds on to what the step had allocated.
-        if lacking:
-            self._out_of_memory += 1
-            if self._pipeline is not None:
-                self._pipeline.free_memory()
-            self._log_reset('memory ran out')
-
-    def _drop(self, cause: Drop, error: Exception) -> None:
-        self._ledger.drop(cause, repr(error) if cause == Drop.ERROR else _first_line(error))
-        self.get_logger().error(
-            f'sweep dropped ({cause}): {error}', throttle_duration_sec=LOG_EVERY_S
-        )
-
-    def _perceive(self, job: Job) -> None:
-        pipeline, assembler, outputs = self._pipeline, self._assembler, self._outputs
-        if pipeline is None or assembler is None or outputs is None:
-            self._ledger.drop(Drop.INACTIVE, 'the node was cleaned up')
-            return
-        # First: clicks that wait were made on what a reset forgets.
-        self._teaching.apply()
-        if self._reset_requested.is_set():
-            self._reset_requested.clear()
-            pipeline.reset(self._jump[1])
-            assembler.reset()
-            self._log_reset(self._jump[1])
-        started = time.perf_counter()
-        frame = assembler.assemble(job.points, job.images, views=pipeline.contract.colour)
-        decoded = time.perf_counter()
-        names = outputs.subscribed()
-        settings = Settings.of(pipeline)
-        try:
-            perception = pipeline.step(frame, wanted(names))
-        except Exception:
-            self._log_frame(job, frame, None, settings)
-            raise
-        self._out_of_memory = 0
-        if perception.reset:
-            self.get_logger().warning(
-                f'the memory was cleared: {perception.reset}', throttle_duration_sec=LOG_EVERY_S
-            )
-        stepped = time.perf_counter()
-        answers = answer_clouds(names, job.points, perception, pipeline.contract.answer_palette)
-        built = time.perf_counter()
-        if self._worker is None:
-            self._ledger.drop(Drop.INACTIVE, 'the node was deactivated')
-            return
-        outputs.publish(answers)
-        self._ledger.answer()
-        stages = {
-            'message_decode': (decoded - started) * 1e3,
-            **perception.stage_ms,
-            'message_build': (built - stepped) * 1e3,
-        }
-        latency_ms = (time.monotonic_ns() - job.arrived_ns) / 1e6
-        capped = perception.capped_points, perception.capped_tokens
-        self._telemetry.answered(latency_ms, stages, capped)
-        outputs.publish_durations({**stages, 'latency': latency_ms})
-        # Settings may have changed from another thread while the step looked at them.
-        certain = settings == Settings.of(pipeline)
-        self._log_frame(job, frame, perception if certain else None, settings)
-
-    def _log_frame(
-        self, job: Job, frame: SensorFrame, perception: Perception | None, settings: Settings
-    ) -> None:
-        log = self._frame_log
-        if log is not None:
-            stamps = [None if image is None else stamp_ns(image) for image in job.images]
-            self._warn(log.add(frame, stamps, perception, settings))
-
-    def _log_reset(self, reason: str) -> None:
-        log = self._frame_log
-        if log is not None:
-            log.reset(reason)
-
-    def _warn(self, sentence: str) -> None:
-        if sentence:
-            self.get_logger().warning(sentence)
 
     # Diagnostics
 
@@ -482,77 +336,30 @@ class PerceptionNode(LifecycleNode):
             publishers=self.count_publishers('/clock'),
             stopped_s=time.monotonic() - self._clock_seen[1],
         )
-        inputs, assembler = self._inputs, self._assembler
-        if lifecycle != 'active' or not (inputs and assembler and self._synchroniser):
+        if lifecycle != 'active' or self._life is None:
             return Observation(lifecycle, refusal=self._refusal, clock=clock)
-        counts = self._ledger.counts()
-        recent = self._telemetry.recent(counts, self._synchroniser.statistics())
-        missing, period_ms = self._telemetry.missing_sweeps()
-        assert self._pipeline is not None
-        model = self._pipeline.contract.model
-        capped_points, capped_tokens = self._telemetry.capped()
-        return Observation(
-            lifecycle,
+        return observe(
+            self._life,
+            self._intake,
             clock=clock,
-            points=inputs.points.state(),
-            images=tuple(image.state() for image in inputs.images),
-            camera_infos=tuple(info.state() for info in inputs.camera_infos),
-            cameras=recent.cameras,
-            sync=self._sync_config,
-            zero_stamped=recent.zero_stamped > 0,
             jump=self._jump[1] if time.monotonic() - self._jump[0] < JUMP_SHOWN_S else '',
-            received=recent.received,
-            answered=recent.answered,
-            dropped=recent.dropped,
-            reasons=counts.last_reason,
-            missing_sweeps=missing,
-            pipeline_ms=self._telemetry.pipeline_ms(),
-            period_ms=period_ms,
-            capped_points=capped_points,
-            capped_tokens=capped_tokens,
-            max_points=model.max_points,
-            max_tokens=model.max_tokens,
-            latents=model.latents * (model.sweeps - 1),
             missing_profile=self._missing_profile,
-            notes=dict(assembler.notes),
-            warnings=_warnings(self._pipeline),
         )
 
     def _diagnose(self) -> None:
-        seen = self._observe()
+        seen, life = self._observe(), self._life
         settling = time.monotonic() - self._state_since < SETTLE_S
         found = [] if settling and not seen.refusal else findings(seen)
         transport = self._missing_profile or 'large-message profile in use'
         node: dict[str, object] = {'state': seen.lifecycle, 'transport': transport}
-        if self._pipeline is not None and self._assembler is not None:
-            node |= model_values(self._pipeline, self._assembler, self._telemetry)
+        sections: dict[str, Values] = {'node': node}
+        if life is not None:
+            node |= model_values(life.pipeline, life.assembler, self._intake.telemetry)
             node |= {'teach_class': self.get_parameter('teach.class').value}
             node |= {'teach_file': self._teaching.file}
-        sections: dict[str, Values] = {'node': node}
-        if seen.lifecycle == 'active' and self._synchroniser and self._inputs:
-            lost = max(seen.points.lost, seen.missing_sweeps)
-            counts = self._ledger.counts()
-            sections['points'] = points_values(seen.points.topic, counts, lost, seen.period_ms)
-            cameras = self._synchroniser.statistics().cameras
-            names = zip(self._inputs.images, self._inputs.camera_infos, cameras, strict=True)
-            for image, info, camera in names:
-                sections[image.name] = image_values(image.topic, info.topic, camera)
-            sections['latency'] = latency_values(self._telemetry)
+            if seen.lifecycle == 'active':
+                sections |= active_sections(life, self._intake, seen)
         self._diagnostics.publish(seen.lifecycle, found, sections)
-
-
-def _warnings(pipeline: Pipeline) -> tuple[str, ...]:
-    found = []
-    if pipeline.contract.training['kind'] == 'untrained':
-        found.append('the weights are untrained: labels mean nothing; set model')
-    if not pipeline.normalised and (pipeline.teaching or pipeline.prototypes.names):
-        found.append(NOT_NORMALISED)
-    return tuple(found)
-
-
-def _first_line(error: Exception) -> str:
-    """Leave out the native stack that PyTorch appends."""
-    return str(error).partition('\n')[0]
 
 
 def main(args: list[str] | None = None) -> int:

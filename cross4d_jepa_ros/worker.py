@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
@@ -15,29 +16,24 @@ Job = TypeVar('Job')
 class NewestFirstWorker(Generic[Job]):
     """Runs `work` on one job at a time; a job that waits is replaced by a newer one.
 
-    `work` must not raise. It runs on the worker's own thread, `superseded` on the thread that
-    offers the newer job; no lock is held while either runs.
+    `work` runs on the worker's own thread, without any lock. Whatever it raises goes to
+    `threading.excepthook`, and the thread goes on with the next job.
     """
 
     def __init__(
-        self,
-        work: Callable[[Job], None],
-        superseded: Callable[[Job], None],
-        prepare: Callable[[], None] = lambda: None,
+        self, work: Callable[[Job], None], prepare: Callable[[], None] = lambda: None
     ) -> None:
         """Start the thread; returns when `prepare` has run.
 
         Args:
             work: Called with each job that is taken from the mailbox.
-            superseded: Called with each job that a newer one pushed out.
             prepare: Called once on the new thread, for what a thread has to itself (PyTorch keeps
-                a pool of helpers and a memory arena per calling thread). Must not raise.
+                a pool of helpers and a memory arena per calling thread).
 
         """
         self._prepare = prepare
         self._prepared = threading.Event()
         self._work = work
-        self._superseded = superseded
         self._condition = threading.Condition()
         self._mailbox: Job | None = None
         self._stopping = False
@@ -54,10 +50,8 @@ class NewestFirstWorker(Generic[Job]):
         with self._condition:
             if self._stopping:
                 return False
-            pushed_out, self._mailbox = self._mailbox, job
+            self._mailbox = job
             self._condition.notify()
-        if pushed_out is not None:
-            self._superseded(pushed_out)
         return True
 
     def stop(self, timeout_s: float) -> tuple[bool, Job | None]:
@@ -72,13 +66,15 @@ class NewestFirstWorker(Generic[Job]):
             left, self._mailbox = self._mailbox, None
             self._condition.notify()
         self._thread.join(timeout_s)
-        return not self._thread.is_alive(), left
+        return not self.busy(), left
+
+    def busy(self) -> bool:
+        """Whether the thread lives; after `stop`: whether it is still on its last job."""
+        return self._thread.is_alive()
 
     def _run(self) -> None:
-        try:
-            self._prepare()
-        finally:
-            self._prepared.set()
+        self._guarded(self._prepare)
+        self._prepared.set()
         while True:
             with self._condition:
                 self._condition.wait_for(lambda: self._stopping or self._mailbox is not None)
@@ -86,4 +82,19 @@ class NewestFirstWorker(Generic[Job]):
                     return
                 job, self._mailbox = self._mailbox, None
             assert job is not None
-            self._work(job)
+            self._guarded(self._work, job)
+            # Else it is held until the next one comes.
+            del job
+
+    def _guarded(self, call: Callable[..., None], *arguments: Job) -> None:
+        """Call; a thread that died would leave every later job without a word."""
+        try:
+            call(*arguments)
+        except BaseException:
+            kind, error, trace = sys.exc_info()
+            assert kind is not None
+            told = threading.ExceptHookArgs((kind, error, trace, self._thread))
+            try:
+                threading.excepthook(told)
+            except Exception:  # nobody is left to be told
+                pass

@@ -92,7 +92,7 @@ def test_every_sweep_is_answered_in_its_own_order_and_header(bench: Bench) -> No
     bench.wait(settled(bench, 8))
 
     assert counts(bench)['answered'] == 8
-    dim = node._pipeline.contract.model.width
+    dim = node._life.pipeline.contract.model.width
     for name in POINT_TOPICS:
         assert [stamp_ns(m) for m in received[name]] == [stamp_ns(m) for m in sent]
         for answer, sweep in zip(received[name], sent, strict=True):
@@ -185,7 +185,7 @@ def test_images_are_matched_with_no_word_on_their_type(bench: Bench, compressed:
 
     assert values['matched'] == '8'
     assert float(values['offset_median_ms']) == pytest.approx(12, abs=0.01)
-    assert node._assembler.notes.get('image0') is None
+    assert node._life.assembler.notes.get('image0') is None
 
 
 def test_bad_clouds_are_dropped_by_cause_and_the_rest_answered(bench: Bench) -> None:
@@ -275,7 +275,7 @@ def test_a_latched_camera_info_sent_before_the_node_started_arrives(bench: Bench
     )
     bench.wait(settled(bench, 4))
 
-    assert 'image0' not in node._assembler.notes
+    assert 'image0' not in node._life.assembler.notes
 
 
 def test_odometry_gives_ego_motion(bench: Bench) -> None:
@@ -376,15 +376,15 @@ def test_repeated_want_of_memory_deactivates_with_the_reason(
         bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 8, 0.15)
         text = bench.finding('inactive', 'memory ran out', 'Tried to allocate 2.00 GiB')
     assert 'max_points' in text
-    assert node._ledger.counts().dropped[Drop.OUT_OF_MEMORY] >= 3
-    assert node._ledger.counts().in_flight == 0
+    assert node.counts().dropped[Drop.OUT_OF_MEMORY] >= 3
+    assert node.counts().in_flight == 0
 
     assert request(bench, Transition.TRANSITION_ACTIVATE)
     bench.wait(lambda: bench.state() == 'active' and points.get_subscription_count())
     time.sleep(0.3)
-    before = node._ledger.counts().answered
+    before = node.counts().answered
     bench.publish({points: lambda i: cloud(START + (20 + i) * PERIOD)}, 3, 0.15)
-    bench.wait(lambda: node._ledger.counts().answered == before + 3)
+    bench.wait(lambda: node.counts().answered == before + 3)
     assert lifecycle_state(bench) == 'active'
 
 
@@ -436,7 +436,7 @@ def test_lifecycle_in_any_order_and_illegal_requests(
                 # One by one: a busy machine may let sweeps overtake each other.
                 points.publish(cloud(START + sent * PERIOD))
                 sent += 1
-                bench.wait(lambda sent=sent: node._ledger.counts().answered == sent)
+                bench.wait(lambda sent=sent: node.counts().answered == sent)
 
 
 def test_deactivate_under_load_loses_nothing_from_the_books(
@@ -453,12 +453,12 @@ def test_deactivate_under_load_loses_nothing_from_the_books(
     start = time.monotonic()
     assert request(bench, Transition.TRANSITION_DEACTIVATE)
     assert time.monotonic() - start < 0.25 + 1.0 + 0.3
-    after = node._ledger.counts()
+    after = node.counts()
     time.sleep(0.5)
 
     assert after.in_flight == 0
     assert after.dropped[Drop.INACTIVE] + after.dropped[Drop.ERROR] <= 2
-    assert node._ledger.counts() == after
+    assert node.counts() == after
 
 
 def test_refused_model_is_named_and_can_be_corrected(bench: Bench, tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ def test_parameters_are_checked_and_the_live_one_acts(bench: Bench) -> None:
     free = structured_view(received['segmentation'][-1]).copy()
     assert answer('segmentation.threshold', 1.0).successful
     first = int(free['class_id'][0, 0])
-    names = node._pipeline.contract.class_names
+    names = node._life.pipeline.contract.class_names
     for entry, reason in (
         ('tree:0.5', "names 'tree'; the classes are road, sidewalk, "),
         ('road:half', "has 'road:half': write name:probability"),

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from cross4d_jepa_ros.ledger import Drop, SweepLedger
+from cross4d_jepa_ros.ledger import Drop, Entry, SweepLedger
 from cross4d_jepa_ros.sensing.synchronisation import SyncStatistics
 from cross4d_jepa_ros.telemetry import Telemetry
 from tests.test_health import CAMERA
@@ -62,14 +62,16 @@ def test_recent_counts_forget_what_is_long_ago(monkeypatch: pytest.MonkeyPatch) 
     sync = SyncStatistics(0, 0, 0, (replace(CAMERA, matched=0, missing=0),))
     telemetry.forget_recent(ledger.counts(), sync)
     for _ in range(30):
-        ledger.receive()
-        ledger.drop(Drop.MALFORMED)
+        ledger.refuse(Drop.MALFORMED)
     clock[0] += 1
     bad = telemetry.recent(ledger.counts(), sync)
     for second in range(8):
         clock[0] += 1
-        ledger.receive()
-        ledger.answer()
+        entry = Entry(second, second)
+        ledger.receive(entry)
+        ledger.offer(entry)
+        assert ledger.begin(entry)
+        ledger.answer(entry)
         sync = replace(sync, cameras=(replace(CAMERA, matched=second + 1, missing=0),))
         good = telemetry.recent(ledger.counts(), sync)
 

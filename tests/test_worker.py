@@ -6,6 +6,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -15,14 +16,13 @@ from cross4d_jepa_ros.worker import NewestFirstWorker
 def test_newer_job_pushes_out_the_waiting_one() -> None:
     started, go_on = threading.Event(), threading.Event()
     done: list[int] = []
-    pushed_out: list[int] = []
 
     def work(job: int) -> None:
         started.set()
         assert go_on.wait(5)
         done.append(job)
 
-    worker = NewestFirstWorker(work, pushed_out.append)
+    worker = NewestFirstWorker(work)
     worker.offer(1)
     assert started.wait(5)
     for job in (2, 3, 4):
@@ -33,7 +33,6 @@ def test_newer_job_pushes_out_the_waiting_one() -> None:
 
     assert worker.stop(5) == (True, None)
     assert done == [1, 4]
-    assert pushed_out == [2, 3]
 
 
 def test_stop_returns_what_was_waiting_and_refuses_more() -> None:
@@ -43,7 +42,7 @@ def test_stop_returns_what_was_waiting_and_refuses_more() -> None:
         started.set()
         go_on.wait(5)
 
-    worker = NewestFirstWorker(work, lambda job: None)
+    worker = NewestFirstWorker(work)
     worker.offer(1)
     assert started.wait(5)
     worker.offer(2)
@@ -54,24 +53,52 @@ def test_stop_returns_what_was_waiting_and_refuses_more() -> None:
     assert worker.stop(5) == (True, None)
 
 
-def test_jobs_are_offered_without_holding_a_lock() -> None:
-    """What is told of a pushed-out job may offer another."""
-    go_on = threading.Event()
+def raised(error: BaseException) -> None:
+    raise error
 
-    def offer_another(job: int) -> None:
-        if job == 2:
-            worker.offer(99)
 
-    def work(job: int) -> None:
-        assert go_on.wait(5)
+@pytest.mark.parametrize('error', [ValueError('v'), MemoryError(), SystemExit(1), GeneratorExit()])
+@pytest.mark.parametrize('deaf', [False, True])
+def test_whatever_a_job_raises_is_told_and_the_next_one_done(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, deaf: bool
+) -> None:
+    """A dead thread would let every later sweep be overtaken without a word."""
+    told: list[type[BaseException]] = []
+    monkeypatch.setattr(
+        threading,
+        'excepthook',
+        lambda seen: raised(OSError('no stderr')) if deaf else told.append(seen.exc_type),
+    )
+    done = threading.Event()
+    worker = NewestFirstWorker(
+        lambda job: raised(error) if job == 1 else done.set(), lambda: raised(error)
+    )
+    worker.offer(1)
+    while worker._mailbox is not None:
+        time.sleep(0.005)
+    worker.offer(2)
 
-    worker = NewestFirstWorker(work, offer_another)
-    for job in (1, 2):
-        worker.offer(job)
-        time.sleep(0.05)
-    worker.offer(3)
-    go_on.set()
+    assert done.wait(5)
+    assert worker.stop(5) == (True, None)
+    assert told == ([] if deaf else [type(error)] * 2)
 
+
+def test_a_finished_job_is_let_go() -> None:
+    """Its cloud would stay in memory until the next sweep comes."""
+
+    class Cloud:
+        pass
+
+    cloud = Cloud()
+    gone = weakref.ref(cloud)
+    worker: NewestFirstWorker[Cloud] = NewestFirstWorker(lambda job: None)
+    worker.offer(cloud)
+    del cloud
+    deadline = time.monotonic() + 5
+    while gone() is not None and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+    assert gone() is None
     assert worker.stop(5)[0]
 
 
@@ -79,7 +106,6 @@ def test_prepares_on_its_own_thread_before_it_takes_jobs() -> None:
     names: list[str] = []
     worker = NewestFirstWorker(
         lambda job: names.append(f'{job} on {threading.current_thread().name}'),
-        lambda job: None,
         lambda: names.append(threading.current_thread().name),
     )
     assert names == ['perception_worker']
@@ -103,7 +129,7 @@ def test_interrupted_preparation_leaves_no_thread_behind() -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
-            NewestFirstWorker(lambda job: None, lambda job: None, slow)
+            NewestFirstWorker(lambda job: None, slow)
     finally:
         signal.signal(signal.SIGINT, before)
 

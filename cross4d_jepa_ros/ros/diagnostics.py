@@ -108,6 +108,7 @@ def points_values(topic: str, counts: Counts, lost_recently: int, period_ms: flo
         'received': counts.received,
         'answered': counts.answered,
         'in_flight': counts.in_flight,
+        **{f'in_flight.{place}': count for place, count in counts.places.items()},
         **{f'dropped.{cause}': count for cause, count in counts.dropped.items()},
         'lost_recently': lost_recently,
         'period_ms': round(period_ms, 2),

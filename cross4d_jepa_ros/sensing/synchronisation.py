@@ -288,6 +288,8 @@ class SweepSynchroniser:
     Args:
         config: Expected offsets and limits.
         steady_ns: The steady clock, ns.
+        on_admit: Called with a sweep that was not refused, when those before it have gone out and
+            before it does.
         on_drop: Called with a refused sweep and `duplicate` or `out_of_order`.
         on_reset: Called with a sentence when the sweeps jump to another time, before the first
             sweep of that time goes out.
@@ -299,11 +301,13 @@ class SweepSynchroniser:
         config: SyncConfig,
         *,
         steady_ns: Callable[[], int] = time.monotonic_ns,
+        on_admit: Callable[[Any], None] = lambda points: None,
         on_drop: Callable[[Any, str], None],
         on_reset: Callable[[str], None],
         on_error: Callable[[Exception], None],
     ) -> None:
         self._steady_ns = steady_ns
+        self._on_admit = on_admit
         self._on_drop = on_drop
         self._on_reset = on_reset
         self._on_error = on_error
@@ -420,6 +424,7 @@ class SweepSynchroniser:
             events = self._release()
             self._sweeps += 1
             self._zero_stamped_sweeps += 1
+            events.append(partial(self._on_admit, msg))
             return events + self._handing_on(msg, [None] * len(self._cameras))
         refusal, jump = (None, None) if self._by_arrival else self._judge(stamp_ns)
         if refusal is not None:
@@ -429,6 +434,7 @@ class SweepSynchroniser:
             self._resets += 1
             self._forget_old_pass(stamp_ns)
             events.append(partial(self._on_reset, jump))
+        events.append(partial(self._on_admit, msg))
         self._sweeps += 1
         self._last_ns = stamp_ns
         self._steps_back_ns = []

@@ -54,7 +54,7 @@ def test_ego_motion_and_camera_pose_come_from_tf(bench: Bench) -> None:
     bench.wait(lambda: bench.sections['node'][2].get('ego_motion') == 'tf', 5)
     bench.wait(lambda: bench.sections['image0'][0] == 0, 5)
 
-    assert node._assembler.notes.get('image0') is None
+    assert node._life.assembler.notes.get('image0') is None
 
 
 def test_demo_takes_ego_motion_from_the_tf_of_the_bag(ros_domain: int, tmp_path: Path) -> None:

@@ -332,7 +332,7 @@ def test_a_click_changes_the_very_next_sweep_of_a_node_and_outlives_it(
         bench.wait_active()
         bench.wait(lambda: points.get_subscription_count() and clicks.get_subscription_count())
         bench.wait(lambda: bench.probe.count_publishers('/perception_node/output/segmentation'))
-        bench.wait(lambda: node._outputs.subscribed())
+        bench.wait(lambda: node._life.outputs.subscribed())
 
     def ids(stamp_ns: int) -> np.ndarray:
         answers = len(received)
