@@ -10,6 +10,7 @@ the answer. A line is one write, so that a killed node leaves at most one torn l
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,8 @@ class FrameLog:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_fifo():  # opening it waits for a reader
+                raise OSError(errno.EINVAL, 'is a pipe: give a file')
             self._file = path.open('ab', buffering=0)
             self._torn = _ends_within_a_line(path)
         except OSError as error:

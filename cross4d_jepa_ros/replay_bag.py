@@ -15,6 +15,7 @@ import importlib
 import json
 import math
 import queue
+import re
 import signal
 import sys
 import threading
@@ -49,6 +50,7 @@ from cross4d_jepa_ros.ros.transport import use_large_message_profile
 from cross4d_jepa_ros.sensing.extrinsics import Extrinsics, save_extrinsics
 
 CLOCK_TYPE = 'rosgraph_msgs/msg/Clock'
+_INTERFACE = re.compile(r'([a-z][a-z0-9_]*)/(msg|srv|action)/([A-Z]\w*)', re.ASCII)
 
 CLOCK_PERIOD_S = 0.01
 SETTLE_S = 0.2
@@ -100,12 +102,16 @@ def message_type(msgtype: str) -> Any:
         ImportError: Its package is not installed here or lacks it.
 
     """
-    package, kind, name = [*msgtype.split('/'), '', ''][:3]
-    try:
-        return getattr(importlib.import_module(f'{package}.{kind}'), name)
-    except (ImportError, AttributeError, ValueError):
+    # A recording may call its types anything, and importing a module runs it.
+    named = _INTERFACE.fullmatch(msgtype)
+    kind = None
+    if named:
+        with contextlib.suppress(ImportError, AttributeError):
+            kind = getattr(importlib.import_module(f'{named[1]}.{named[2]}'), named[3])
+    if not hasattr(kind, '_TYPE_SUPPORT'):
         msg = f'{msgtype} is not installed here'
-        raise ImportError(msg) from None
+        raise ImportError(msg)
+    return kind
 
 
 class Replay:

@@ -318,9 +318,31 @@ def class_thresholds(entries: Sequence[str], class_names: Sequence[str] | None) 
     return thresholds
 
 
+def resolved(name: str, path: str) -> str:
+    """Say where a path leads: absolute, without `~`, `..` and links; empty stays empty.
+
+    Raises:
+        ValueError: Nowhere; names the parameter.
+
+    """
+    try:
+        return str(Path(path).expanduser().resolve()) if path else ''
+    except (OSError, RuntimeError, ValueError) as error:
+        msg = f'{name} is {path!r}, which leads nowhere ({error})'
+        raise ValueError(msg) from error
+
+
 def read(node: Node) -> NodeConfig:
-    """Collect the declared parameters into the configurations of the parts they belong to."""
+    """Collect the declared parameters into the configurations of the parts they belong to.
+
+    Raises:
+        ValueError: A path cannot be one; names the parameter.
+
+    """
     value = {parameter.name: node.get_parameter(parameter.name).value for parameter in PARAMETERS}
+    for parameter in PARAMETERS:
+        if parameter.unit == 'path':
+            value[parameter.name] = resolved(parameter.name, value[parameter.name])
     offsets = list(value['sync.offsets']) or [0.0]
     cameras = value['cameras']
     offsets += [offsets[-1]] * (cameras - len(offsets))

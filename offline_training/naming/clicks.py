@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch import Tensor
 from cross4d_jepa_ros.model.heads import EmbeddingNormalisation
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.prototypes import Prototypes
+from cross4d_jepa_ros.reading import read_text
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
 from offline_training.naming.answers import Answers, Place
 
@@ -26,6 +28,8 @@ COLUMNS = ('x', 'y', 'z', 'class')
 STAMP, NUMBER = 'stamp_ns', 'sweep'
 # Most of the complaints that one sentence lists.
 MOST_LISTED = 5
+# A click takes some fifty.
+MAX_BYTES = 10_000_000
 
 
 class BadClicks(ValueError):
@@ -60,22 +64,29 @@ def read_clicks(path: Path) -> list[Click]:
         OSError: It cannot be read.
 
     """
-    with path.open(newline='') as stream:
-        table = csv.DictReader(stream, skipinitialspace=True)
-        columns = table.fieldnames or ()
-        key = STAMP if STAMP in columns else NUMBER
-        missing = [name for name in (key, *COLUMNS) if name not in columns]
-        if missing:
-            msg = (
-                f'{path} has no column {missing[0]}: its first line has to be '
-                f'{STAMP},{",".join(COLUMNS)} (or {NUMBER} in the place of {STAMP})'
-            )
-            raise BadClicks(msg)
-        clicks = [_click(path, table.line_num, row, key) for row in table]
+    try:
+        clicks = _clicks(path, read_text(path, MAX_BYTES))
+    except (csv.Error, UnicodeDecodeError) as error:
+        msg = f'{path} cannot be read as CSV ({error})'
+        raise BadClicks(msg) from error
     if not clicks:
         msg = f'{path} has no click: add a line for each'
         raise BadClicks(msg)
     return clicks
+
+
+def _clicks(path: Path, text: str) -> list[Click]:
+    table = csv.DictReader(io.StringIO(text, newline=''), skipinitialspace=True)
+    columns = table.fieldnames or ()
+    key = STAMP if STAMP in columns else NUMBER
+    missing = [name for name in (key, *COLUMNS) if name not in columns]
+    if missing:
+        msg = (
+            f'{path} has no column {missing[0]}: its first line has to be '
+            f'{STAMP},{",".join(COLUMNS)} (or {NUMBER} in the place of {STAMP})'
+        )
+        raise BadClicks(msg)
+    return [_click(path, table.line_num, row, key) for row in table]
 
 
 def taught(
