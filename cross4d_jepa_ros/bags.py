@@ -2,7 +2,9 @@
 """Recordings: read rosbag2 folders and files, damaged ones included, and write small ones.
 
 The rosbags library reads what is sound; where it gives up, the storage is streamed from its start
-for what is left, and `Bag.problems` says what is missing. Messages stay CDR until asked for.
+for what is left, and `Bag.problems` says what is missing. Messages stay CDR until asked for. What
+an mcap file has checksums for is compared with them; sqlite3 has none, nor have recorders that
+leave them out: there a changed message looks like any other.
 """
 
 from __future__ import annotations
@@ -11,14 +13,17 @@ import contextlib
 import functools
 import io
 import itertools
+import os
 import shutil
 import sqlite3
+import struct
 import tempfile
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, Self
+from typing import IO, Any, Literal, Self
 
 import zstandard
 from mcap.opcode import Opcode
@@ -27,12 +32,16 @@ from mcap.stream_reader import StreamReader, breakup_chunk
 from rosbags import interfaces
 from rosbags.highlevel import AnyReader
 from rosbags.rosbag2 import Reader, StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
 from cross4d_jepa_ros.reading import read_yaml
 
 MAX_PROBLEMS = 100
+# An mcap file's footer record and the magic behind it.
+_MCAP_END = 37
+_UNCHECKED = 'unchecked, as its checksum is lost'
 TF_TYPE = 'tf2_msgs/msg/TFMessage'
 
 
@@ -97,9 +106,13 @@ class _Source(io.BufferedReader):
 def _mcap_records(file: _Source, size: int, problems: list[str]) -> Iterator[McapRecord]:
     """Read records, those in chunks included, in the order of the file until it breaks off."""
     start = 0
+    chunked = False
     try:
         for record in StreamReader(file, emit_chunks=True, record_size_limit=size).records:
             start = file.tell()
+            chunked = chunked or isinstance(record, Chunk)
+            if chunked and isinstance(record, Message):
+                note(problems, f'the message before byte {start} is in no chunk: {_UNCHECKED}')
             try:
                 yield from breakup_chunk(record, True) if isinstance(record, Chunk) else (record,)
             except Exception as error:  # the chunks behind it are still good
@@ -110,6 +123,7 @@ def _mcap_records(file: _Source, size: int, problems: list[str]) -> Iterator[Mca
         file.seek(start)
         head = file.read(49)
         if head[:1] == bytes([Opcode.CHUNK]) and head[37:41] == bytes(4):
+            note(problems, f'the chunk at byte {start} is not whole: its messages are {_UNCHECKED}')
             yield from StreamReader(file, skip_magic=True, record_size_limit=size).records
         raise
 
@@ -117,7 +131,7 @@ def _mcap_records(file: _Source, size: int, problems: list[str]) -> Iterator[Mca
 def _stream_mcap(
     path: Path, found: dict[int, tuple[str, str]], problems: list[str]
 ) -> Iterator[BagMessage]:
-    """Read an mcap file without its index; fill `found`: topic and type by channel.
+    """Read an mcap file without its index; add to `found`: topic and type by channel.
 
     Raises:
         BadBag: From there on it cannot be read.
@@ -137,6 +151,9 @@ def _stream_mcap(
                     found[record.id] = (record.topic, schemas[record.schema_id])
                 elif isinstance(record, Message) and record.channel_id in found:
                     yield BagMessage(*found[record.channel_id], record.log_time, record.data)
+                elif isinstance(record, Message):
+                    number = record.channel_id
+                    note(problems, f'{path.name} lost what channel {number} is: left out')
                 elif isinstance(record, DataEnd):
                     return
         except BadBag:
@@ -165,6 +182,29 @@ def _stream_sqlite(
                     yield BagMessage(*found[topic], stamp_ns, raw)
     except sqlite3.Error as error:
         raise BadBag(f'{path.name} was cut short or damaged ({error})') from error
+
+
+def _check_summary(path: Path) -> None:
+    """Compare the index of an mcap file with its checksum, where it has one.
+
+    Raises:
+        BadBag: They differ.
+        OSError: It cannot be read, or is shorter than an end.
+
+    """
+    with path.open('rb') as file:
+        content = _mcap_summary(file)
+    checksum = int.from_bytes(content[-12:-8], 'little')
+    if checksum and zlib.crc32(content[:-12]) != checksum:
+        raise BadBag(f'the index of {path.name} is damaged: it is read from its start')
+
+
+def _mcap_summary(file: IO[bytes]) -> bytes:
+    """Read an mcap file from where its summary begins to its end; only the end without one."""
+    end = file.seek(-_MCAP_END, os.SEEK_END)
+    (start,) = struct.unpack('<Q', file.read(_MCAP_END)[9:17])
+    file.seek(start if 0 < start <= end else end)
+    return file.read()
 
 
 _STREAMS = {'.mcap': _stream_mcap, '.db3': _stream_sqlite}
@@ -208,8 +248,14 @@ class _Storage:
         self._reader: Reader | None = None
         self._spools: dict[str, _Spool] = {}
         self._seekable = False
+        self._channels: dict[int, tuple[str, str]] = {}
         try:
+            if path.suffix == '.mcap':
+                _check_summary(path)
             self.is_sound = self._open()
+        except BadBag as error:
+            note(self._problems, str(error))
+            self.is_sound = False
         except Exception:  # any damage at all
             self.is_sound = False
         if not self.is_sound:
@@ -220,6 +266,8 @@ class _Storage:
         with Reader(self.path) as reader:
             self.topics = [_topic(name, info) for name, info in reader.topics.items()]
             self.stamps_ns = [reader.start_time, reader.end_time - 1][: 2 * reader.message_count]
+            # They are described in the first chunk, which may be the one that is lost.
+            self._channels = {x.id: (x.topic, x.msgtype) for x in reader.connections}
             # The reader passes over a write-ahead log, and over chunks without message indexes.
             has_log = self.path.with_name(f'{self.path.name}-wal').exists()
             chunks = getattr(reader.storage, 'chunks', [])
@@ -289,7 +337,7 @@ class _Storage:
             except Exception as error:
                 note(self._problems, f'{self.path.name} is damaged ({error}): messages are missing')
         with contextlib.suppress(BadBag, OSError):  # has been said already
-            for message in self._stream(self.path, {}, self._problems):
+            for message in self._stream(self.path, dict(self._channels), self._problems):
                 if message.topic in wanted and message.bag_stamp_ns >= start_ns:
                     given -= 1
                     if given < 0 or message.bag_stamp_ns > last_ns:
@@ -502,6 +550,32 @@ def message_class(msgtype: str) -> Any:
     return _standard_types().types[msgtype]
 
 
+class _CheckedMcap(McapWriter):
+    """Fills in the checksums that mcap provides for, and the library leaves at zero."""
+
+    def close_chunk(self) -> None:
+        with self.chunk.bio.getbuffer() as content:
+            checksum = zlib.crc32(content)
+        start = self.bio.tell()
+        super().close_chunk()
+        end = self.bio.tell()
+        # Behind the record's head, two stamps and a size.
+        self.bio.seek(start + 9 + 24)
+        self.bio.write(struct.pack('<I', checksum))
+        self.bio.seek(end)
+
+    def close(self, version: int, metadata: str) -> None:
+        super().close(version, metadata)
+        with self.path.open('r+b') as file:
+            checksum = zlib.crc32(_mcap_summary(file)[:-12])
+            file.seek(-12, os.SEEK_END)
+            file.write(struct.pack('<I', checksum))
+
+
+class _CheckedWriter(Writer):
+    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.MCAP: _CheckedMcap}
+
+
 class BagWriter:
     """Writes a rosbag2 folder. A context manager; leaving it by an exception discards the index.
 
@@ -511,6 +585,7 @@ class BagWriter:
 
     Raises:
         BadBag: On entry: the folder exists or cannot be made.
+        OSError: On leaving: the disk refuses; names the folder.
 
     """
 
@@ -523,14 +598,26 @@ class BagWriter:
         if self.path.exists():
             raise BadBag(f'{self.path} exists already; name another folder or remove it')
         try:
-            self._writer = Writer(self.path, version=9, storage_plugin=self._plugin)
+            self._writer = _CheckedWriter(self.path, version=9, storage_plugin=self._plugin)
             self._writer.open()
         except OSError as error:
             raise BadBag(f'{self.path} cannot be created ({error.strerror})') from error
         return self
 
     def __exit__(self, *details: Any) -> None:
-        self._writer.__exit__(*details)
+        with self._on_the_disk():
+            self._writer.__exit__(*details)
+
+    @contextlib.contextmanager
+    def _on_the_disk(self) -> Iterator[None]:
+        """Have what the disk refuses name the folder."""
+        try:
+            yield
+        except OSError as error:
+            error.filename, error.filename2 = str(self.path), None
+            raise
+        except Exception as error:  # SQLite's own
+            raise OSError(f'{self.path} cannot be written ({error})') from error
 
     def add_topic(
         self, topic: str, msgtype: str, *, best_effort: bool = False, transient_local: bool = False
@@ -572,6 +659,7 @@ class BagWriter:
 
         Raises:
             BadBag: The object does not fit the type.
+            OSError: The disk refuses; names the folder.
 
         """
         connection = self._connections.get(topic) or self._connect(topic, msgtype, ())
@@ -580,7 +668,8 @@ class BagWriter:
             raw = msg if is_raw else _standard_types().serialize_cdr(msg, msgtype)
         except Exception as error:  # generated code raises whatever the field makes it
             raise BadBag(f'{topic}: it does not serialise as {msgtype} ({error})') from error
-        self._writer.write(connection, bag_stamp_ns, raw)
+        with self._on_the_disk():
+            self._writer.write(connection, bag_stamp_ns, raw)
 
 
 def static_transforms(bag: Bag) -> list[Any]:
