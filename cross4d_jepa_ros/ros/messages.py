@@ -109,7 +109,8 @@ def coordinates(points: NDArray[np.void]) -> list[NDArray[Any]]:
         return [np.zeros(0, '<f4')] * 3
     columns = [points[name].reshape(-1) for name in axis_fields(points)]
     wide = any(column.dtype.str[1:] == 'f8' for column in columns)
-    return [column.astype('<f8' if wide else '<f4') for column in columns]
+    with np.errstate(invalid='ignore'):  # of a NaN that signals
+        return [column.astype('<f8' if wide else '<f4') for column in columns]
 
 
 def _point_cloud(sweep: PointCloud2, columns: Sequence[tuple[str, NDArray[Any]]]) -> PointCloud2:
@@ -153,7 +154,7 @@ def _message(
             )
         )
     message.point_step = points.dtype.itemsize
-    message.row_step = message.point_step * width
+    message.row_step = message.point_step * (width if height else 0)
     # Assigning anything but array.array to `data` is checked byte by byte.
     data = array('B')
     data.frombytes(points.view(np.uint8).data if points.size else b'')

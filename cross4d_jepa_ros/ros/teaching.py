@@ -32,6 +32,7 @@ from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 
 # More than anybody clicks between two sweeps.
 MOST_CLICKS = 256
+FARTHEST_CLICK_M = 1e9
 HOW = 'set teach.class to a name, configure, and click points of it (~/input/clicked_point)'
 NOT_NORMALISED = (
     'the normalisation of this model was never fitted, so that clicks tell classes apart badly: '
@@ -125,6 +126,9 @@ class Teaching:
             self._log.warning(NOT_NORMALISED)
         point = message.point
         xyz = np.array([point.x, point.y, point.z], dtype=np.float64)
+        if not np.abs(xyz).max() <= FARTHEST_CLICK_M:
+            self._log.warning(f'clicked point refused: it is at {xyz.tolist()} m')
+            return
         self._clicks.append(Click(name, message.header.frame_id, xyz))
 
     def forget_clicks(self) -> None:

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 from cross4d_jepa_ros.sensing.cameras import BadCalibration, CameraModel
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, Extrinsics
 from cross4d_jepa_ros.sensing.images import MalformedImage, decode_image
-from cross4d_jepa_ros.sensing.point_clouds import CloudConfig, CloudDecoder, Sweep, stamp_ns
+from cross4d_jepa_ros.sensing.point_clouds import (
+    CloudConfig,
+    CloudDecoder,
+    Sweep,
+    cloud_header,
+    header_fault,
+    stamp_ns,
+)
 from cross4d_jepa_ros.sensing.poses import invert, transform_points
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 
@@ -205,6 +212,7 @@ class FrameAssembler:
         self._cameras: dict[int, tuple[Any, CameraModel]] = {}
         self._ground: list[float] = []
         self._fixed_frame = ''
+        self._fixed_for = ''
         self.notes: dict[str, str] = {}
         self.ego_motion = 'none'
         for transform in extrinsics.transforms if extrinsics else ():
@@ -237,9 +245,11 @@ class FrameAssembler:
 
         """
         self.notes = {}
+        stamp, frame_id = cloud_header(points)
+        # First: from a sweep that is dropped, the decoder must not learn a range of intensities.
+        upright_from_sensor = self._upright_from_sensor(frame_id, stamp)
         sweep = self._decoder.decode(points)
         self.notes.update(self._decoder.notes)
-        upright_from_sensor = self._upright_from_sensor(sweep)
         self._find_fixed_frame(sweep)
         base_from_sensor = upright_from_sensor.copy()
         base_from_sensor[2, 3] += self._height(sweep, upright_from_sensor)
@@ -257,21 +267,18 @@ class FrameAssembler:
             stamp_from_knot=stamp_from_knot,
         )
 
-    def _upright_from_sensor(self, sweep: Sweep) -> NDArray[np.float64]:
+    def _upright_from_sensor(self, frame_id: str, stamp: int) -> NDArray[np.float64]:
         base = self._config.base_frame
         if not base:
-            optical = sweep.frame_id.endswith('optical_frame')
+            optical = frame_id.endswith('optical_frame')
             return BODY_FROM_OPTICAL.copy() if optical else np.eye(4)
         try:
             return self._transforms.lookup(
-                base,
-                sweep.frame_id,
-                sweep.stamp_ns,
-                max_extrapolation_ns=self._extrapolation_ns,
+                base, frame_id, stamp, max_extrapolation_ns=self._extrapolation_ns
             )
         except TransformError as error:
             msg = (
-                f'no transform from {sweep.frame_id!r} to base_frame {base!r}: {error}; publish it '
+                f'no transform from {frame_id!r} to base_frame {base!r}: {error}; publish it '
                 'on /tf_static, give extrinsics_file, or leave base_frame empty'
             )
             raise NoTransform(msg) from error
@@ -299,7 +306,8 @@ class FrameAssembler:
     def _find_fixed_frame(self, sweep: Sweep) -> None:
         """Settle on a frame in which the sensor moves, once there is one."""
         chosen = self._config.fixed_frame
-        if not self._fixed_frame:
+        if not self._fixed_frame or sweep.frame_id != self._fixed_for:
+            self._fixed_for = sweep.frame_id
             moving = self._transforms.moving_ancestors(sweep.frame_id)
             wanted = [chosen] if chosen else [*FIXED_FRAMES, *moving[-1:]]
             self._fixed_frame = next((frame for frame in wanted if frame in moving), '')
@@ -374,6 +382,8 @@ class FrameAssembler:
         model = self._camera(camera, calibration).scaled(image.shape[1], image.shape[0])
         taken_ns = stamp_ns(message) + self.time_offset_ns(camera)
         frame = message.header.frame_id
+        if fault := header_fault(taken_ns, frame):
+            raise MalformedImage(fault)
         if calibration is not None:
             frame = calibration.frame_id or frame
         if calibration is not None and calibration.camera_from_lidar is not None:

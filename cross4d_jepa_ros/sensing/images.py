@@ -13,6 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MAX_PIXELS = 100_000_000
+# What a byte can hold at most: deflate reaches 1032:1, a block of a JPEG takes a bit.
+_DEFLATE_RATIO, _JPEG_PIXELS_PER_BYTE = 1032, 1024
+# A progressive JPEG has about ten. Each costs the time of the whole picture, but few bytes.
+_MAX_SCANS = 100
 
 _COLOUR = {
     'rgb8': (3, None),
@@ -33,6 +37,8 @@ _COLOUR = {
 }
 _GREY = {'mono16': 'u2', '16uc1': 'u2', '32fc1': 'f4'}
 
+# Channels of PNG's colour types: grey, RGB, palette, grey and RGB with alpha.
+_PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PNG = b'\x89PNG\r\n\x1a\n'
 _JPEG = b'\xff\xd8\xff'
 # Start-of-frame markers: C0 to CF but for the Huffman, arithmetic and reserved ones.
@@ -52,6 +58,10 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
     values, everything else black. JPEG and PNG are recognised by their bytes; the `format` only
     tells a 16-bit depth image (`16UC1; ...`) from a 16-bit grey one. An orientation noted in a
     JPEG is not applied, because calibrations refer to the pixels as stored.
+
+    The arrays on the way take at most 12 times the bytes of an uncompressed image, and 16 bytes a
+    pixel of a compressed one, whose header is believed up to what its bytes can hold: 8256 pixels
+    a byte for a PNG of 1 bit, 344 for one of RGB, 1024 for a JPEG.
 
     Args:
         msg: The message; its `data` is anything with the buffer protocol, read-only or not.
@@ -128,9 +138,9 @@ def _pixels(
 def _decode_compressed(hint: str, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     raw = data.tobytes()
     if raw.startswith(_PNG):
-        name, size, densest = 'PNG', _png_size(raw), 8192
+        name, size, densest = 'PNG', _png_size(raw), _png_density(raw)
     elif raw.startswith(_JPEG):
-        name, size, densest = 'JPEG', _jpeg_size(raw), 1024
+        name, size, densest = 'JPEG', _jpeg_size(raw), _JPEG_PIXELS_PER_BYTE
     else:
         text = (
             f'The compressed image (format {hint[:40]!r}, {len(raw)} bytes) begins with '
@@ -143,9 +153,12 @@ def _decode_compressed(hint: str, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if size[0] * size[1] > _MAX_PIXELS:
         text = f'The {name} image is {size[0]} x {size[1]} pixels, above 100 megapixels.'
         raise MalformedImage(text)
-    # Neither can pack more pixels into a byte: deflate reaches 1032:1, a JPEG block takes a bit.
     if size[0] * size[1] > densest * len(raw):
         text = f'The {name} image promises {size[0]} x {size[1]} pixels in {len(raw)} bytes.'
+        raise MalformedImage(text)
+    scans = raw.count(b'\xff\xda') if name == 'JPEG' else 0
+    if scans > _MAX_SCANS:
+        text = f'The JPEG image has {scans} scans, more than {_MAX_SCANS}.'
         raise MalformedImage(text)
     flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     whole = _png_essentials(raw) if name == 'PNG' else raw
@@ -155,7 +168,9 @@ def _decode_compressed(hint: str, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
         raise MalformedImage(text)
     if image.dtype == np.uint16:
         depth = image.ndim == 2 and hint.lower().startswith('16uc1')
-        image = _stretch(image) if depth else (image >> 8).astype(np.uint8)
+        if not depth:
+            image >>= 8
+        image = _stretch(image) if depth else image.astype(np.uint8)
     if image.ndim == 2:
         return _grey_to_rgb(image)
     rgb: NDArray[np.uint8] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -166,6 +181,13 @@ def _png_size(raw: bytes) -> tuple[int, int] | None:
     if len(raw) < 24 or raw[12:16] != b'IHDR':
         return None
     return int.from_bytes(raw[16:20], 'big'), int.from_bytes(raw[20:24], 'big')
+
+
+def _png_density(raw: bytes) -> float:
+    """Most pixels that a byte can hold; 0 for a kind of pixel that PNG does not have."""
+    depth, colour = raw[24:26] if len(raw) > 25 else (0, 0)
+    bits = depth * _PNG_CHANNELS.get(colour, 0)
+    return 8 * _DEFLATE_RATIO / bits if bits else 0.0
 
 
 def _png_essentials(raw: bytes) -> bytes | None:
@@ -207,17 +229,19 @@ def _jpeg_size(raw: bytes) -> tuple[int, int] | None:
     return None
 
 
+@np.errstate(over='ignore', invalid='ignore')
 def _stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Map (H, W) numbers to grey between the percentiles of those that are finite and positive."""
     values = values.astype(np.float32)
     usable = np.isfinite(values) & (values > 0)
     if not usable.any():
         return np.zeros(values.shape, np.uint8)
-    low, high = np.percentile(values[usable], (1, 99))
+    low, high = np.percentile(values[usable], (1, 99), overwrite_input=True)
     values[~usable] = low
     values -= np.float32(low)
     values *= np.float32(255 / max(high - low, 1e-30))
-    grey: NDArray[np.uint8] = np.rint(np.clip(values, 0, 255)).astype(np.uint8)
+    np.clip(values, 0, 255, out=values)
+    grey: NDArray[np.uint8] = np.rint(values, out=values).astype(np.uint8)
     return grey
 
 

@@ -26,8 +26,15 @@ _TIME = (
 _CEILINGS = (1.0, 255.0, 4095.0, 65535.0)
 _NANOSECONDS = {'s': 1e9, 'ms': 1e6, 'us': 1e3, 'ns': 1.0}
 _LONGEST_SWEEP_NS = 1e9
-# An empty cloud holds no data that would bound what its fields promise.
-_EMPTY_POINT_BYTES = 65536
+# No sensor comes near; beyond, the answers' own sizes would overflow, or numpy's of one point.
+_MOST_POINTS = 1 << 26
+_MOST_FIELDS = 1000
+_MOST_POINT_BYTES = 65536
+# Of a coordinate: what is farther is no measurement, and its square may overflow.
+_FARTHEST_M = 1e6
+# The year 2255: arrays of stamps are int64 nanoseconds, and differences must fit as well.
+_LATEST_NS = 9_000_000_000_000_000_000
+_LONGEST_FRAME_ID = 256
 
 
 class MalformedCloud(ValueError):
@@ -64,7 +71,7 @@ class CloudConfig:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The usable points of one cloud: finite, and not at the sensor's own origin.
+    """The usable points of one cloud: within 1000 km, and not at the sensor's own origin.
 
     `xyz` is (N, 3) in metres in the sensor frame, `intensity` (N,) in [0, 1], `ring` (N,),
     `time_offset_ns` (N,) the point time minus `stamp_ns`, and `index` (N,) the row-major position
@@ -96,6 +103,30 @@ def stamp_ns(stamped: Any) -> int:
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
+def header_fault(stamp_ns: int, frame_id: str) -> str:
+    """Say in one sentence what makes a header unusable; empty where nothing does."""
+    if abs(stamp_ns) > _LATEST_NS:
+        return f'The stamp is {stamp_ns} ns, which is beyond the year 2255.'
+    if len(frame_id) > _LONGEST_FRAME_ID:
+        return (
+            f'The frame_id {frame_id[:40]!r}... has {len(frame_id)} characters, '
+            f'more than {_LONGEST_FRAME_ID}.'
+        )
+    return ''
+
+
+def cloud_header(msg: Any) -> tuple[int, str]:
+    """Read the stamp of a cloud in ns, and its frame.
+
+    Raises:
+        MalformedCloud: Either is unusable.
+    """
+    stamp, frame_id = stamp_ns(msg), str(msg.header.frame_id)
+    if fault := header_fault(stamp, frame_id):
+        raise MalformedCloud(fault)
+    return stamp, frame_id
+
+
 def structured_view(msg: Any) -> NDArray[np.void]:
     """Look at a cloud's data as a structured array, without a copy.
 
@@ -115,15 +146,22 @@ def structured_view(msg: Any) -> NDArray[np.void]:
     data = _as_bytes(msg.data)
     height, width, point_step = int(msg.height), int(msg.width), int(msg.point_step)
     row_step = int(msg.row_step)
-    if min(height, width, point_step, row_step) < 0:
+    sizes = (height, width, point_step, row_step)
+    if min(sizes) < 0 or max(sizes) >= 1 << 32:
         text = (
-            f'The cloud has a negative size: height {height}, width {width}, '
+            f'The cloud has an impossible size: height {height}, width {width}, '
             f'point_step {point_step}, row_step {row_step}.'
         )
         raise MalformedCloud(text)
     if height * width == 0:
         return np.empty((height, width), _point_dtype(msg, None))
 
+    if height * width > _MOST_POINTS or point_step > _MOST_POINT_BYTES:
+        text = (
+            f'The cloud promises {height} x {width} points of {point_step} bytes: more than '
+            f'{_MOST_POINTS} points, or {_MOST_POINT_BYTES} bytes each, are not read.'
+        )
+        raise MalformedCloud(text)
     row_bytes = width * point_step
     needed = height * row_bytes
     stride = row_bytes
@@ -166,7 +204,7 @@ class CloudDecoder:
 
     **Intensity** is divided by the smallest of 1, 255, 4095 and 65535 that covers everything seen
     so far (8-bit fields start at 255), unless `intensity_scale` says otherwise. Negative and NaN
-    values become 0.
+    values become 0, values above 65535 count as 1 and cover nothing.
 
     **Time** units are recognised by magnitude, unless `time_unit` says otherwise. The same
     thresholds serve integer fields, which are never seconds.
@@ -196,8 +234,12 @@ class CloudDecoder:
         self._config = config
         self._ceiling = intensity_ceiling
 
+    @np.errstate(over='ignore', invalid='ignore')
     def decode(self, msg: Any) -> Sweep:
         """Read one PointCloud2.
+
+        The arrays on the way take at most 100 bytes a point, and no message has more points than
+        bytes.
 
         Args:
             msg: The message; not modified, and no array of the result refers to its buffer.
@@ -206,10 +248,11 @@ class CloudDecoder:
             The usable points. `is_dense` is not believed.
 
         Raises:
-            MalformedCloud: The layout contradicts itself, or x, y or z is missing.
+            MalformedCloud: The layout contradicts itself, x, y or z is missing, there are more
+                than 2^26 points, 1000 fields or 65536 bytes a point, or the header is unusable.
         """
+        stamp, frame_id = cloud_header(msg)
         view = structured_view(msg)
-        stamp = stamp_ns(msg)
         fields = _scalar_fields(view)
         xyz, index = _positions(view)
         complete = len(index) == view.size
@@ -225,7 +268,7 @@ class CloudDecoder:
         self.notes.pop('time', None)
         return Sweep(
             stamp_ns=stamp,
-            frame_id=str(msg.header.frame_id),
+            frame_id=frame_id,
             height=view.shape[0],
             width=view.shape[1],
             xyz=xyz,
@@ -237,15 +280,14 @@ class CloudDecoder:
         )
 
     def _normalise(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        with np.errstate(over='ignore'):
-            values: NDArray[np.float32] = raw.astype(np.float32)
-        np.fmax(values, 0, out=values)  # fmax prefers the number to a NaN
+        values: NDArray[np.float32] = raw.astype(np.float32)
+        values[~(values > 0)] = 0  # NaN, too; fmax would keep one that signals
         if self._config.intensity_scale > 0:
             values *= np.float32(self._config.intensity_scale)
         else:
             peak = float(values.max(initial=0))
-            if math.isinf(peak):
-                peak = float(values[np.isfinite(values)].max(initial=0))
+            if peak > _CEILINGS[-1]:  # of no sensor: a wrong bit must not darken what follows
+                peak = float(values[values <= _CEILINGS[-1]].max(initial=0))
             if raw.dtype == np.uint8:
                 peak = max(peak, 255.0)
             covering = next((c for c in _CEILINGS if peak <= c), _CEILINGS[-1])
@@ -309,6 +351,9 @@ def _point_dtype(msg: Any, point_step: int | None) -> np.dtype[np.void]:
     order = '>' if msg.is_bigendian else '<'
     names: dict[str, Any] = {}
     offsets: list[int] = []
+    if len(msg.fields) > _MOST_FIELDS:
+        text = f'The cloud has {len(msg.fields)} fields, more than {_MOST_FIELDS}.'
+        raise MalformedCloud(text)
     for position, field in enumerate(msg.fields):
         datatype, offset = int(field.datatype), int(field.offset)
         count = int(field.count) or 1  # old drivers leave it at 0
@@ -316,7 +361,7 @@ def _point_dtype(msg: Any, point_step: int | None) -> np.dtype[np.void]:
             text = f'The field {field.name[:40]!r} has the unknown datatype {datatype}.'
             raise MalformedCloud(text)
         base = np.dtype(order + _FORMATS[datatype])
-        limit = _EMPTY_POINT_BYTES if point_step is None else point_step
+        limit = _MOST_POINT_BYTES if point_step is None else point_step
         if offset < 0 or count < 0 or offset + count * base.itemsize > limit:
             text = (
                 f'The field {field.name[:40]!r} ({count} x {base.itemsize} bytes at offset '
@@ -348,14 +393,13 @@ def _positions(view: NDArray[np.void]) -> tuple[NDArray[np.float32], NDArray[np.
         return np.empty((0, 3), np.float32), np.empty(0, np.int64)
     axes = axis_fields(view)
     xyz = np.empty((view.size, 3), np.float32)
-    with np.errstate(over='ignore', under='ignore', invalid='ignore'):
-        for axis, name in enumerate(axes):
-            xyz[:, axis] = view[name].reshape(-1)
-        squared = np.einsum('ij,ij->i', xyz, xyz)
-    if squared.min() > 0 and squared.max() < np.inf:
+    for axis, name in enumerate(axes):
+        xyz[:, axis] = view[name].reshape(-1)
+    squared = np.einsum('ij,ij->i', xyz, xyz)
+    if squared.min() > 0 and squared.max() < _FARTHEST_M**2:
         return xyz, np.arange(view.size, dtype=np.int64)
-    # The square under- and overflows long before the coordinate does, hence the exact test.
-    usable = np.isfinite(xyz).all(axis=1) & xyz.any(axis=1)
+    # The square underflows long before the coordinate does, hence the exact test.
+    usable = (np.abs(xyz) <= _FARTHEST_M).all(axis=1) & xyz.any(axis=1)
     index = np.flatnonzero(usable).astype(np.int64, copy=False)
     return xyz[index], index
 

@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cross4d_jepa_ros.sensing.point_clouds import header_fault
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns as header_stamp_ns
 from cross4d_jepa_ros.sensing.poses import invert, matrix_from_quaternion, rigid, slerp
 
 _SECOND_NS = 1_000_000_000
 _JUMP_BACK_NS = _SECOND_NS
 _MAX_SAMPLES = 10_000
+_MAX_FRAMES = 1000
 _QUATERNION_TOLERANCE = 1e-2
+# The Sun is farther, but nothing on Earth is.
+_FARTHEST_M = 1e9
 # A velocity from samples closer than this is mostly noise.
 _VELOCITY_BASELINE_NS = 1_000_000
 
@@ -131,9 +135,10 @@ class TransformBuffer:
     """Static and moving transforms between named frames; thread-safe.
 
     Every frame has one parent. What cannot be used (numbers that are not finite, quaternions that
-    are not unit, empty names, loops, a second parent) is refused: `rejected` counts, and
-    `last_rejection` says why. TF wins over odometry for the same pair of frames. Between samples,
-    translations go in a straight line and rotations at constant angular velocity.
+    are not unit, places beyond a million km, names that are empty or longer than 256 characters,
+    stamps beyond the year 2255, loops, a second parent, a 1001st frame) is refused: `rejected`
+    counts, and `last_rejection` says why. TF wins over odometry for the same pair of frames.
+    Between samples, translations go in a straight line and rotations at constant angular velocity.
 
     Args:
         keep_s: How far behind its newest sample a moving transform is remembered; never more than
@@ -271,7 +276,9 @@ class TransformBuffer:
         norm = math.hypot(*turn)
         stamp_ns = header_stamp_ns(header)
         with self._lock:
-            if not all(map(math.isfinite, shift)):
+            if fault := header_fault(stamp_ns, max(parent, child, key=len)):
+                self._reject(parent, child, fault.rstrip('.'))
+            elif not all(abs(part) <= _FARTHEST_M for part in shift):
                 self._reject(parent, child, f'its translation is {shift}')
             elif not abs(norm - 1) <= _QUATERNION_TOLERANCE:
                 self._reject(parent, child, f'its quaternion has norm {norm:.3g} instead of 1')
@@ -302,6 +309,9 @@ class TransformBuffer:
         elif not parent or not child:
             self._reject(parent, child, 'a frame name is empty')
             return None
+        elif edge is None and len(self._edges) == _MAX_FRAMES:
+            self._reject(parent, child, f'there are {_MAX_FRAMES} frames already')
+            return None
         elif any(frame == child for frame in self._ancestors(parent)):
             self._reject(parent, child, 'it closes a loop in the frame tree')
             return None
@@ -313,7 +323,8 @@ class TransformBuffer:
 
     def _reject(self, parent: str, child: str, reason: str) -> None:
         self.rejected += 1
-        self.last_rejection = f"The transform '{parent}' -> '{child}' is ignored: {reason}."
+        names = f"'{parent[:80]}' -> '{child[:80]}'"
+        self.last_rejection = f'The transform {names} is ignored: {reason}.'
 
     def _ancestors(self, frame: str) -> list[str]:
         """The frame itself, its parent and so on to the root."""
