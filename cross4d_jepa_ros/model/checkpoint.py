@@ -180,17 +180,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
     """
     content = _read(path)
-    contract, plain, checksum = _parsed_contract(path, _header(path, content))
-    try:
-        tensors = load_tensors(content)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        msg = f'{path}: damaged or truncated ({error})'
-        raise BadCheckpoint(msg) from error
-    given = _unnormalised(contract) | tensors
-    _check_tensors(path, contract, given)
-    if _checksum(plain, tensors) != checksum:
-        msg = f'{path}: damaged: the checksum of its content is not the one in its header'
-        raise BadCheckpoint(msg)
+    contract, given = _verified(path, content)
     prototypes = Prototypes.none(contract.model.point_width)
     if contract.prototypes is not None:
         names = contract.prototypes.names
@@ -210,19 +200,35 @@ def network_sha256(checkpoint: Checkpoint) -> str:
 
 
 def read_contract(path: Path) -> Contract:
-    """Read the header only; the tensors are neither read nor verified.
+    """Read the contract and verify the file, without making the network.
 
     Raises:
-        BadCheckpoint: It cannot be read or its header is damaged.
+        BadCheckpoint: As `load_checkpoint`.
 
     """
-    return _parsed_contract(path, _header(path, _read(path, 8 + MAX_HEADER_BYTES)))[0]
+    return _verified(path, _read(path))[0]
 
 
-def _read(path: Path, size: int = -1) -> bytes:
+def _verified(path: Path, content: bytes) -> tuple[Contract, dict[str, Tensor]]:
+    """Parse a file and compare its content with its checksum."""
+    contract, plain, checksum = _parsed_contract(path, _header(path, content))
+    try:
+        tensors = load_tensors(content)
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        msg = f'{path}: damaged or truncated ({error})'
+        raise BadCheckpoint(msg) from error
+    given = _unnormalised(contract) | tensors
+    _check_tensors(path, contract, given)
+    if _checksum(plain, tensors) != checksum:
+        msg = f'{path}: damaged: the checksum of its content is not the one in its header'
+        raise BadCheckpoint(msg)
+    return contract, given
+
+
+def _read(path: Path) -> bytes:
     try:
         with open_regular(path, MAX_BYTES) as stream:
-            return stream.read(size)
+            return stream.read()
     except OSError as error:
         msg = f'{path}: cannot be read ({error.strerror})'
         raise BadCheckpoint(msg) from error
