@@ -10,7 +10,7 @@ ROS_jazzy := "ros-jazzy-rclpy[fastrtps]" ros-jazzy-sensor-msgs ros-jazzy-diagnos
 ROS_kilted := ros-rclpy ros-rmw-fastrtps-cpp ros-fastdds ros-sensor-msgs ros-diagnostic-msgs \
   ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-std-srvs ros-geometry-msgs ros-rosgraph-msgs
 
-.PHONY: demo bench street-check motion-check demo-checkpoint pretrain-demo test test-ros test-colcon lint format parameters clean
+.PHONY: demo bench street-check motion-check demo-checkpoint pretrain-demo test attack audit test-ros test-colcon lint format parameters clean
 
 $(VENV)/ready: constraints/$(ROS_LINE).txt setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -66,8 +66,23 @@ demo-checkpoint: $(VENV)/ready
 	$(BIN)/python -m offline_training.train_segmentation config/training/demo_sweeps.yaml out/training/demo_sweeps.safetensors
 	$(BIN)/python -m offline_training.train_segmentation config/training/demo.yaml config/demo.safetensors
 
+# SHUFFLE=7: modules, and the tests of each, in an order that the number decides.
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q \
+	  $(if $(SHUFFLE),--random-order-bucket=module --random-order-seed=$(SHUFFLE))
+
+# What make test tries of malformed messages and damaged files, TRIES times as much.
+TRIES ?= 10
+attack: $(VENV)/ready
+	CROSS4D_TRIES=$(TRIES) $(BIN)/python -m pytest -q tests/malformed tests/damaged \
+	  tests/test_conservation.py
+
+# Whether anything that is pinned has a vulnerability that is known. Needs the network, and an
+# environment of its own: what audits is none of what runs.
+audit:
+	@$(PYTHON) -m venv out/audit
+	@out/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@out/audit/bin/python -m tests.audit constraints/$(ROS_LINE).txt
 
 # What needs pieces of a full ROS: in a sourced ROS 2 it runs there, else on the wheels with whatever
 # PYTHONPATH adds. Says at the end what it could not run.

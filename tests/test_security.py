@@ -8,10 +8,12 @@ import sys
 import sysconfig
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cross4d_jepa_ros import replay_bag
+from tests import audit
 from tests.forbidden_calls import forbidden
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,6 +173,43 @@ def test_what_is_installed_is_what_is_pinned() -> None:
     installed = {name: installed[name] for name in installed.keys() - UNPINNED}
     assert len(installed) > 100
     assert installed == {name: wanted.get(name) for name in installed}
+
+
+@pytest.mark.parametrize(
+    ('asked', 'code', 'said'),
+    [
+        ([], 2, 'NOT AUDITED'),
+        ([{'name': 'a', 'skip_reason': 'not found'}], 2, 'NOT AUDITED'),
+        ([{'name': 'a', 'version': '1', 'vulns': []}], 0, '1 of 1 versions'),
+        (
+            [{'name': 'a', 'version': '1', 'vulns': []}, {'name': 'b', 'skip_reason': 'x'}],
+            2,
+            'nothing is known of them: b',
+        ),
+        (
+            [{'name': 'a', 'version': '1', 'vulns': [{'id': 'CVE-1', 'fix_versions': ['2']}]}],
+            1,
+            'a 1: CVE-1, fixed in 2',
+        ),
+        (
+            [{'name': 'a', 'version': '1', 'vulns': [{'id': 'CVE-1', 'fix_versions': []}]}],
+            1,
+            'fixed in no version yet',
+        ),
+    ],
+)
+def test_an_audit_that_could_not_look_everything_up_says_so(
+    asked: list[dict[str, Any]], code: int, said: str
+) -> None:
+    found, lines = audit.verdict({'dependencies': asked})
+    assert found == code
+    assert said in '\n'.join(lines)
+
+
+def test_an_audit_without_a_report_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    # This environment has no pip-audit: it would be a part of what it audits.
+    assert audit.main([]) == 2
+    assert 'NOT AUDITED' in capsys.readouterr().out
 
 
 def _canonical(name: str) -> str:
