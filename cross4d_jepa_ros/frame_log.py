@@ -4,7 +4,9 @@
 One JSON object a line: one about the node whenever it is configured (`"kind": "run"`), then one for
 each sweep in the order in which they were worked on (`"kind": "sweep"`): all of its frame that is
 not in the messages themselves, the settings that may change while running, and SHA-256 digests of
-the answer. A line is one write, so that a killed node leaves at most one torn line.
+the answer. A line is one write, so that a killed node leaves at most one torn line. Each ends with
+its checksum, and a sweep's tells those of the lines that it builds on: that of its run, and that
+with the classes that had been taught.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import base64
 import errno
 import hashlib
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +32,8 @@ from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import CloudConfig
 
 # Raised by every change of what the lines hold.
-VERSION = 1
+VERSION = 2
+CHECKSUM = b',"crc":"'
 ANSWERS = (
     'class_id',
     'probability',
@@ -114,11 +118,14 @@ class FrameLog:
         self._broken = False
         self._reset: str | None = None
         self._taught: Prototypes | None = None
+        self._run = self._lesson = ''
 
     def begin(self, run: LoggedRun) -> str:
         """Write the line of a run; returns as `add`."""
         self._taught = None
-        return self._append({'kind': 'run', 'version': VERSION, **asdict(run)})
+        line = _line({'kind': 'run', 'version': VERSION, **asdict(run)})
+        self._run = checksum(line)
+        return self._append(line)
 
     def reset(self, reason: str) -> None:
         """Note that the memory was emptied before the next sweep."""
@@ -166,16 +173,16 @@ class FrameLog:
         if settings.prototypes is not self._taught:
             self._taught = settings.prototypes
             record['taught'] = _taught(settings.prototypes)
-        return self._append(record)
+            self._lesson = checksum(json.dumps(record['taught']).encode())
+        return self._append(_line(record | {'run': self._run, 'lesson': self._lesson}))
 
     def close(self) -> None:
         """Let go of the file."""
         self._file.close()
 
-    def _append(self, record: Mapping[str, Any]) -> str:
+    def _append(self, line: bytes) -> str:
         if self._broken:
             return ''
-        line = json.dumps(record, separators=(',', ':')).encode() + b'\n'
         rest = memoryview(b'\n' + line if self._torn else line)
         self._torn = False
         try:
@@ -185,6 +192,11 @@ class FrameLog:
             self._broken = True
             return f'frame_log: {self._path} cannot be written ({error}): logging has ended'
         return ''
+
+
+def checksum(content: bytes) -> str:
+    """CRC-32 as eight hexadecimal digits."""
+    return f'{zlib.crc32(content):08x}'
 
 
 def digests(perception: Perception | None) -> dict[str, str]:
@@ -209,6 +221,11 @@ def run_of(pipeline: Pipeline, cloud: CloudConfig, points: str, images: Sequence
         points=points,
         images=tuple(images),
     )
+
+
+def _line(record: Mapping[str, Any]) -> bytes:
+    content = json.dumps(record, separators=(',', ':')).encode()[:-1]
+    return content + CHECKSUM + checksum(content).encode() + b'"}\n'
 
 
 def _ends_within_a_line(path: Path) -> bool:

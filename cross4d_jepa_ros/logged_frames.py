@@ -14,12 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cross4d_jepa_ros.frame_log import VERSION, LoggedRun, Settings
+from cross4d_jepa_ros.frame_log import CHECKSUM, VERSION, LoggedRun, Settings, checksum
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame, in_base
 from cross4d_jepa_ros.sensing.images import decode_image
 from cross4d_jepa_ros.sensing.point_clouds import CloudConfig, CloudDecoder
+
+# Logs without checksums: damage to those may go unseen.
+_UNCHECKED_VERSION = 1
 
 
 class BadFrameLog(ValueError):
@@ -67,7 +70,8 @@ def read_log(path: Path) -> tuple[list[LoggedSweep], int]:
     """Read a frame log.
 
     Returns:
-        The sweeps in the order in which they were worked on, and the number of torn lines.
+        The sweeps in the order in which they were worked on, and the number of lines that are torn
+        or damaged, or of sweeps that build on such a line.
 
     Raises:
         BadFrameLog: It holds no run, or is of another version.
@@ -77,29 +81,48 @@ def read_log(path: Path) -> tuple[list[LoggedSweep], int]:
     sweeps: list[LoggedSweep] = []
     run: LoggedRun | None = None
     taught: Prototypes | None = None
+    run_checksum = lesson = ''
     torn = 0
     for line in path.read_bytes().split(b'\n'):
         if not line:
             continue
         try:
+            content, mark, rest = line.rpartition(CHECKSUM)
+            if mark and rest != checksum(content).encode() + b'"}':
+                raise ValueError
             record = json.loads(line)
             kind = record['kind']
-            if kind == 'run' and record['version'] != VERSION:
+            if kind == 'run' and record['version'] not in (VERSION, _UNCHECKED_VERSION):
                 msg = (
                     f'{path} has frame log version {record["version"]}, this program reads '
                     f'{VERSION}: use the package version {record["package_version"]}'
                 )
                 raise BadFrameLog(msg)
             if kind == 'run':
+                if bool(mark) != (record['version'] == VERSION):
+                    raise ValueError
                 run, taught = _logged_run(record), None
+                run_checksum = checksum(line + b'\n') if mark else ''
             elif run is not None:
+                if record.get('run', '') != run_checksum or bool(mark) != bool(run_checksum):
+                    raise ValueError
                 # The first of a run has it: one without is of a line that was torn.
                 if taught is None or 'taught' in record:
                     taught = _prototypes(record['taught'])
+                    lesson = checksum(json.dumps(record['taught']).encode()) if mark else ''
+                if record.get('lesson', '') != lesson:
+                    raise ValueError
                 sweeps.append(_logged_sweep(run, record, taught))
         except BadFrameLog:
             raise
-        except (ValueError, KeyError, TypeError):
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            ArithmeticError,
+            AttributeError,
+            RecursionError,
+        ):
             torn += 1
     if run is None:
         msg = f'{path} is no frame log: it has no line about the node'
@@ -154,7 +177,7 @@ def _floats(text: str | None, shape: tuple[int, ...]) -> NDArray[np.float32] | N
 
 
 def _logged_run(record: Mapping[str, Any]) -> LoggedRun:
-    fields = {key: value for key, value in record.items() if key not in ('kind', 'version')}
+    fields = {k: v for k, v in record.items() if k not in ('kind', 'version', 'crc')}
     return LoggedRun(
         **fields | {'cloud': CloudConfig(**record['cloud']), 'images': tuple(record['images'])}
     )

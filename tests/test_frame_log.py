@@ -131,6 +131,30 @@ def test_what_is_taught_is_logged_when_it_changes(log: FrameLog) -> None:
         assert torch.equal(each.class_of, taught.class_of)
 
 
+@pytest.mark.parametrize('lost', [0, 2])
+def test_what_builds_on_a_damaged_line_is_left_out(log: FrameLog, lost: int) -> None:
+    """Its sweeps would be taken for those of the run before, or for answered without a class."""
+    made, *_ = frame()
+    log.close()
+    path = path_of(log)
+    path.unlink()
+    log = FrameLog(path)
+    taught = NOTHING.added('box', torch.tensor([1.0, 2.0, 1 / 3]))
+    for run in (RUN, replace(RUN, device='cuda')):
+        log.begin(run)
+        for prototypes in (NOTHING, taught, taught):
+            log.add(made, (), None, replace(SETTINGS, prototypes=prototypes))
+    log.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = bytearray(lines[4 + lost])
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(b''.join([*lines[: 4 + lost], damaged, *lines[5 + lost :]]))
+    sweeps, torn = read_log(path)
+    assert [sweep.run.device for sweep in sweeps] == ['cpu'] * 3 + ['cuda'] * (lost // 2)
+    assert [sweep.settings.prototypes.names for sweep in sweeps[:3]] == [(), ('box',), ('box',)]
+    assert torn == 4 - lost
+
+
 def test_torn_lines_are_counted_and_not_written_into(log: FrameLog) -> None:
     made, *_ = frame()
     for _ in range(2):

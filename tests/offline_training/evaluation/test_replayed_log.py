@@ -63,7 +63,13 @@ def replayed(drive: Path, log: Path, *words: str) -> tuple[int, dict[str, Any]]:
 
 
 def changed(log: Path, change: Callable[[Lines], None]) -> None:
+    """Change lines, and write them as before they had checksums."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for line in lines:
+        for name in ('crc', 'run', 'lesson'):
+            line.pop(name, None)
+        if line['kind'] == 'run':
+            line['version'] = 1
     change(lines)
     log.write_text(''.join(json.dumps(line) + '\n' for line in lines))
 
