@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A DDS domain for each test, locked against other runs on the machine."""
+"""A DDS domain for each test, locked against other runs on the machine; nothing is left behind."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import random
 import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 
 from cross4d_jepa_ros.ros.transport import use_large_message_profile
 
 os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
-os.environ.setdefault('ROS_LOG_DIR', tempfile.mkdtemp(prefix='ros_log_'))
+# Removed when the interpreter ends.
+_folders = [tempfile.TemporaryDirectory(prefix=prefix) for prefix in ('ros_log_', 'ros_home_')]
+os.environ.setdefault('ROS_LOG_DIR', _folders[0].name)
 # What the user of this machine has taught is none of the tests' business.
-os.environ['ROS_HOME'] = tempfile.mkdtemp(prefix='ros_home_')
+os.environ['ROS_HOME'] = _folders[1].name
 use_large_message_profile()
 # The same examples every time, however slow the machine: a failure is one of the code.
 settings.register_profile(
@@ -31,8 +36,31 @@ settings.register_profile(
 settings.load_profile('project')
 
 from tests.bench import Bench  # noqa: E402 - Fast DDS reads the profile when rclpy loads
+from tests.leaks import State  # noqa: E402
 
 _lent = count()
+
+
+@pytest.fixture(autouse=True, scope='module')
+def nothing_is_left_by_a_module() -> Iterator[None]:
+    """Fail where the fixtures of a module leave threads, processes or changed settings."""
+    before = State.now()
+    yield
+    assert before.left() == [], 'was left behind by this module'
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_by_a_test() -> Iterator[None]:
+    """Start every test with the same random numbers; fail where it leaves something behind.
+
+    What its module has set up is there before, and stays.
+    """
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    before = State.now()
+    yield
+    assert before.left() == [], 'was left behind by this test'
 
 
 @pytest.fixture
