@@ -22,7 +22,7 @@ CAPPED_SWEEPS = 20
 
 @dataclass(frozen=True)
 class Recent:
-    """Differences over about the last `RECENT_S` seconds."""
+    """Differences over the last `RECENT_S` seconds at most."""
 
     received: int
     answered: int
@@ -94,10 +94,10 @@ class Telemetry:
         return int(np.sum(np.round(gaps / period) - 1)), period / 1e6
 
     def recent(self, counts: Counts, sync: SyncStatistics) -> Recent:
-        """Report what changed since about `RECENT_S` ago. Call it once a second."""
+        """Report what changed since `RECENT_S` ago at most. Call it once a second."""
         now = time.monotonic()
         self._history.append((now, counts, sync))
-        while len(self._history) > 1 and self._history[1][0] < now - RECENT_S:
+        while len(self._history) > 1 and self._history[0][0] < now - RECENT_S:
             self._history.popleft()
         then, before, sync_before = self._history[0]
         return Recent(

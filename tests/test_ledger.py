@@ -9,13 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from cross4d_jepa_ros.ledger import Counts, Drop, Entry, Miscounted, Place, SweepLedger
-
-
-def balanced(counts: Counts) -> bool:
-    """Whether the books are right: each term is counted on its own."""
-    closed = counts.answered + sum(counts.dropped.values())
-    return counts.received == closed + counts.in_flight and counts.in_flight <= len(Place)
+from cross4d_jepa_ros.ledger import Drop, Entry, Miscounted, Place, SweepLedger
+from tests.stub_sweeps import balanced
 
 
 def test_a_sweep_goes_from_place_to_place() -> None:
