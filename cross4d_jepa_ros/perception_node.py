@@ -179,10 +179,8 @@ class PerceptionNode(LifecycleNode):
 
     def _configure(self) -> None:
         config = parameters.read(self)
-        model = Path(config.model).expanduser() if config.model else shared_file(DEMO_CHECKPOINT)
-        extrinsics = (
-            load_extrinsics(Path(config.extrinsics_file)) if config.extrinsics_file else None
-        )
+        model = config.model or shared_file(DEMO_CHECKPOINT)
+        extrinsics = load_extrinsics(config.extrinsics_file) if config.extrinsics_file else None
         pipeline = Pipeline(
             model,
             device=config.device,
@@ -209,14 +207,19 @@ class PerceptionNode(LifecycleNode):
         pipeline.answers_unknown = names_classes
         frame_log = None
         if config.frame_log:
-            frame_log = FrameLog(Path(config.frame_log).expanduser())
+            frame_log = FrameLog(config.frame_log)
             refused = frame_log.begin(
                 run_of(pipeline, config.frame.cloud, inputs.points.topic, images)
             )
             if refused:
                 self.get_logger().warning(refused)
         outputs = Outputs(self, stage_names(Pipeline.STAGES), names_classes=names_classes)
-        self._life = Life(pipeline, inputs, assembler, outputs, frame_log, config.sync)
+        files = {
+            'model_file': model,
+            'extrinsics_file': config.extrinsics_file or '',
+            'frame_log': config.frame_log or '',
+        }
+        self._life = Life(pipeline, inputs, assembler, outputs, frame_log, config.sync, files)
         self.get_logger().info(
             f'model {model} ({pipeline.contract.training["kind"]}) on {pipeline.device} in '
             + pipeline.precision
@@ -226,13 +229,12 @@ class PerceptionNode(LifecycleNode):
     def _begin_teaching(
         self, config: parameters.NodeConfig, model: Path, pipeline: Pipeline, inputs: Inputs
     ) -> None:
-        file = Path(config.teach_file).expanduser() if config.teach_file else None
         self._teaching.begin(
             TeachingSetup(
                 pipeline,
                 inputs.transforms,
                 model,
-                file or default_file(pipeline.model_sha256),
+                config.teach_file or default_file(pipeline.model_sha256),
                 round(config.frame.max_extrapolation_s * 1e9),
             )
         )
@@ -356,7 +358,7 @@ class PerceptionNode(LifecycleNode):
         if life is not None:
             node |= model_values(life.pipeline, life.assembler, self._intake.telemetry)
             node |= {'teach_class': self.get_parameter('teach.class').value}
-            node |= {'teach_file': self._teaching.file}
+            node |= {**life.files, 'teach_file': self._teaching.file}
             if seen.lifecycle == 'active':
                 sections |= active_sections(life, self._intake, seen)
         self._diagnostics.publish(seen.lifecycle, found, sections)

@@ -32,6 +32,7 @@ from offline_training.naming.clusters import read_names
 from offline_training.naming.labelled_images import BadImages
 from offline_training.training_settings import load_training
 from tests.bench import Bench
+from tests.checkpoints import SHIPPED
 
 REFUSED = (OSError, BadYaml, BadConfig, BadExtrinsics, BadCheckpoint, BadClicks, BadImages)
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -169,10 +170,10 @@ def test_paths_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'link').symlink_to('real')
-    assert resolved('model', '') == ''
-    assert resolved('model', '~/a/../b') == str(tmp_path / 'b')
-    assert resolved('model', 'link/c') == str(tmp_path / 'real' / 'c')
-    assert resolved('model', '$(reboot)') == str(tmp_path / '$(reboot)')
+    assert resolved('model', '') is None
+    assert resolved('model', '~/a/../b') == tmp_path / 'b'
+    assert resolved('model', 'link/c') == tmp_path / 'real' / 'c'
+    assert resolved('model', '$(reboot)') == tmp_path / '$(reboot)'
 
 
 @pytest.mark.parametrize('path', ['~nobody-here/x', 'a\0b'])
@@ -192,3 +193,14 @@ def test_the_node_says_which_file_is_a_pipe(parameter: str, bench: Bench, tmp_pa
     os.mkfifo(tmp_path / 'pipe')
     bench.perception(**{parameter: f'{tmp_path}/./x/../pipe'})
     bench.finding('configure failed', str(tmp_path / 'pipe'), timeout_s=15)
+
+
+def test_diagnostics_say_where_the_files_are(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / 'model').symlink_to(SHIPPED)
+    log = f'{tmp_path}/new/../log.jsonl'
+    bench.perception(model=str(tmp_path / 'model'), frame_log=log)
+    bench.wait(lambda: bench.state() in ('inactive', 'active'), 30)
+    values = bench.sections['node'][2]
+    assert values['model_file'] == str(SHIPPED)
+    assert values['frame_log'] == str(tmp_path / 'log.jsonl')
+    assert values['extrinsics_file'] == ''

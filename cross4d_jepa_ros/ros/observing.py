@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from cross4d_jepa_ros.frame_log import FrameLog
 from cross4d_jepa_ros.health import ClockState, Observation
@@ -24,7 +26,12 @@ from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
 
 @dataclass(frozen=True)
 class Life:
-    """What the node has from `configure` to `cleanup`."""
+    """What the node has from `configure` to `cleanup`.
+
+    Attributes:
+        files: That it was told to use, for `/diagnostics`; empty: none.
+
+    """
 
     pipeline: Pipeline
     inputs: Inputs
@@ -32,6 +39,7 @@ class Life:
     outputs: Outputs
     frame_log: FrameLog | None
     sync: SyncConfig
+    files: Mapping[str, Path | str]
 
     def end(self) -> None:
         """Take the topics back and close the log."""

@@ -212,14 +212,14 @@ _BY_NAME = {parameter.name: parameter for parameter in PARAMETERS}
 class NodeConfig:
     """The parameters of one configured life of the node."""
 
-    model: str
+    model: Path | None
     device: str
     precision: str
     threads: int
     cameras: int
-    extrinsics_file: str
-    teach_file: str
-    frame_log: str
+    extrinsics_file: Path | None
+    teach_file: Path | None
+    frame_log: Path | None
     reliability: str
     depth: int
     frame: FrameConfig
@@ -318,15 +318,15 @@ def class_thresholds(entries: Sequence[str], class_names: Sequence[str] | None) 
     return thresholds
 
 
-def resolved(name: str, path: str) -> str:
-    """Say where a path leads: absolute, without `~`, `..` and links; empty stays empty.
+def resolved(name: str, path: str) -> Path | None:
+    """Say where a path leads: absolute, without `~`, `..` and links; None where there is none.
 
     Raises:
         ValueError: Nowhere; names the parameter.
 
     """
     try:
-        return str(Path(path).expanduser().resolve()) if path else ''
+        return Path(path).expanduser().resolve() if path else None
     except (OSError, RuntimeError, ValueError) as error:
         msg = f'{name} is {path!r}, which leads nowhere ({error})'
         raise ValueError(msg) from error
