@@ -28,6 +28,7 @@ from cross4d_jepa_ros.model.checkpoint import (
 from cross4d_jepa_ros.model.naming import TeachableSweep
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.pipeline import Pipeline
+from cross4d_jepa_ros.sensing.point_clouds import header_fault, stamp_ns
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 
 # More than anybody clicks between two sweeps.
@@ -126,10 +127,14 @@ class Teaching:
             self._log.warning(NOT_NORMALISED)
         point = message.point
         xyz = np.array([point.x, point.y, point.z], dtype=np.float64)
+        frame = message.header.frame_id
+        fault = header_fault(stamp_ns(message), frame)
         if not np.abs(xyz).max() <= FARTHEST_CLICK_M:
-            self._log.warning(f'clicked point refused: it is at {xyz.tolist()} m')
+            fault = f'It is at {xyz.tolist()} m.'
+        if fault:
+            self._log.warning(f'clicked point refused: {fault}')
             return
-        self._clicks.append(Click(name, message.header.frame_id, xyz))
+        self._clicks.append(Click(name, frame, xyz))
 
     def forget_clicks(self) -> None:
         """Let go of the clicks that wait."""

@@ -156,12 +156,6 @@ def structured_view(msg: Any) -> NDArray[np.void]:
     if height * width == 0:
         return np.empty((height, width), _point_dtype(msg, None))
 
-    if height * width > _MOST_POINTS or point_step > _MOST_POINT_BYTES:
-        text = (
-            f'The cloud promises {height} x {width} points of {point_step} bytes: more than '
-            f'{_MOST_POINTS} points, or {_MOST_POINT_BYTES} bytes each, are not read.'
-        )
-        raise MalformedCloud(text)
     row_bytes = width * point_step
     needed = height * row_bytes
     stride = row_bytes
@@ -176,6 +170,12 @@ def structured_view(msg: Any) -> NDArray[np.void]:
         text = (
             f'The cloud promises {height} x {width} points of {point_step} bytes '
             f'(row_step {row_step}), but its data holds {data.size} bytes.'
+        )
+        raise MalformedCloud(text)
+    if height * width > _MOST_POINTS or point_step > _MOST_POINT_BYTES:
+        text = (
+            f'The cloud has {height} x {width} points of {point_step} bytes: more than '
+            f'{_MOST_POINTS} points, or {_MOST_POINT_BYTES} bytes each, are not read.'
         )
         raise MalformedCloud(text)
     return np.ndarray(
