@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import shutil
 import sqlite3
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mcap.records import Chunk
+from mcap.stream_reader import StreamReader
 from mcap.writer import CompressionType, IndexType
 from mcap.writer import Writer as McapWriter
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
@@ -424,6 +428,60 @@ def test_mcap_whose_index_lies(tmp_path):
     storage.write_bytes(data)
     with Bag(storage) as bag:
         assert nanosecs(bag) == list(range(200))
+
+
+def test_own_recordings_carry_checksums(tmp_path):
+    storage = storage_of(write_images(tmp_path / 'bag', count=120))
+    with storage.open('rb') as file:
+        records = list(StreamReader(file, emit_chunks=True).records)
+    chunks = [record for record in records if isinstance(record, Chunk)]
+    assert len(chunks) > 1
+    for chunk in chunks:
+        assert chunk.uncompressed_crc == zlib.crc32(chunk.data)
+    footer = records[-1]
+    content = storage.read_bytes()
+    assert footer.summary_crc == zlib.crc32(content[footer.summary_start : -12])
+
+
+def test_a_damaged_name_in_the_index_of_mcap_is_noticed(tmp_path):
+    """The library believes the index: the images would be on another topic."""
+    storage = storage_of(write_images(tmp_path / 'bag', count=10))
+    data = bytearray(storage.read_bytes())
+    data[data.rindex(b'/image') + 1] ^= 1
+    storage.write_bytes(data)
+    with Bag(storage) as bag:
+        assert nanosecs(bag) == list(range(10))
+        assert any('the index of bag.mcap is damaged' in problem for problem in bag.problems)
+
+
+def test_what_the_first_chunk_described_is_known_without_it(tmp_path):
+    storage = storage_of(write_images(tmp_path / 'bag', count=120))
+    data = bytearray(storage.read_bytes())
+    data[2000] ^= 1
+    storage.write_bytes(data)
+    with Bag(storage) as bag:
+        indices = nanosecs(bag)
+        assert 0 < len(indices) < 120
+        assert indices == list(range(120 - len(indices), 120))
+        assert any('is damaged and left out' in problem for problem in bag.problems)
+
+
+@pytest.mark.parametrize('storage', STORAGES)
+def test_a_full_disk_names_the_recording(tmp_path, storage):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match='bag'), BagWriter(tmp_path / 'bag', storage=storage) as w:
+            # The system itself refuses to write more; Python ignores the signal.
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, before[1]))
+            for index in range(200):
+                w.write('/image', IMAGE, START_NS + index * 10_000_000, image(index))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    # What was written before is still worth something.
+    if storage == 'mcap':
+        with Bag(tmp_path / 'bag') as bag:
+            assert nanosecs(bag) == list(range(len(nanosecs(bag))))
+            assert bag.problems
 
 
 def test_mcap_random_damage_never_crashes(tmp_path):

@@ -361,7 +361,7 @@ def _damaged(path: Path, reason: str) -> BadTargets:
 
 def _read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
-    if not path.is_file():
+    if not path.exists():
         msg = f'there are no targets at {folder}: make some with ' + (
             'python -m offline_training.cache_targets'
         )
