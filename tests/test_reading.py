@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,10 @@ from cross4d_jepa_ros.reading import (
 )
 from cross4d_jepa_ros.ros.parameters import resolved
 from cross4d_jepa_ros.sensing.extrinsics import BadExtrinsics, load_extrinsics
-from offline_training.label_map import load_label_map
+from offline_training.label_map import LabelMap, load_label_map
 from offline_training.naming.clicks import BadClicks, read_clicks
 from offline_training.naming.clusters import read_names
-from offline_training.naming.labelled_images import BadImages
+from offline_training.naming.labelled_images import BadImages, LabelledImage
 from offline_training.training_settings import load_training
 from tests.bench import Bench
 from tests.checkpoints import SHIPPED
@@ -46,6 +48,8 @@ READERS: dict[str, Callable[[Path], Any]] = {
     'clicks': read_clicks,
     'YAML': read_yaml,
 }
+
+LABELS = LabelMap(('road',), ((0, 0, 0),), {0: 'road'})
 
 
 def pipe(path: Path) -> None:
@@ -164,6 +168,44 @@ def test_a_csv_with_endless_fields_is_refused(row: str, tmp_path: Path) -> None:
     path.write_text(f'stamp_ns,x,y,z,class\n{row}\n')
     with pytest.raises(BadClicks, match='clicks'):
         read_clicks(path)
+
+
+def png(width: int, height: int) -> bytes:
+    """Make a grey PNG that promises a size and holds next to nothing."""
+    found = b'\x89PNG\r\n\x1a\n'
+    header = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+    for kind, data in ((b'IHDR', header), (b'IDAT', zlib.compress(bytes(99))), (b'IEND', b'')):
+        found += struct.pack('>I', len(data)) + kind + data
+        found += struct.pack('>I', zlib.crc32(kind + data))
+    return found
+
+
+@pytest.mark.parametrize(
+    ('content', 'reason'),
+    [
+        (png(30_000, 30_000), 'above 100 megapixels'),
+        (png(9_000, 9_000), 'promises 9000 x 9000 pixels in'),
+        (png(8, 8)[:-30], 'damaged or cut short'),
+        (b'BM' + bytes(99), 'neither JPEG nor PNG'),
+        (b'', 'neither JPEG nor PNG'),
+    ],
+)
+def test_a_label_image_is_believed_no_more_than_a_message(
+    content: bytes, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / 'image.png').write_bytes(png(9, 9))
+    (tmp_path / 'label.png').write_bytes(content)
+    with pytest.raises(BadImages, match=rf'label\.png.*{reason}'):
+        LabelledImage(tmp_path / 'image.png', tmp_path / 'label.png').read(LABELS)
+
+
+@pytest.mark.parametrize('made', [pipe, device, endless])
+def test_a_label_image_that_is_no_file_is_refused(
+    made: Callable[[Path], None], tmp_path: Path
+) -> None:
+    made(tmp_path / 'image.png')
+    with pytest.raises(BadImages, match=r'image\.png'):
+        LabelledImage(tmp_path / 'image.png', tmp_path / 'image.png').read(LABELS)
 
 
 def test_paths_are_resolved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

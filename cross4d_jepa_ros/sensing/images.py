@@ -135,8 +135,18 @@ def _pixels(
     return np.ndarray((height, width, channels), kind, buffer=data, strides=strides)
 
 
-def _decode_compressed(hint: str, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    raw = data.tobytes()
+def decode_picture(raw: bytes, flags: int, hint: str = '') -> NDArray[Any]:
+    """Decode a JPEG or PNG whose header promises no more than its bytes can hold.
+
+    Args:
+        raw: The file's bytes.
+        flags: Of `cv2.imdecode`.
+        hint: What a message calls the format, for the sentence.
+
+    Raises:
+        MalformedImage: It is neither, promises too much, or is damaged.
+
+    """
     if raw.startswith(_PNG):
         name, size, densest = 'PNG', _png_size(raw), _png_density(raw)
     elif raw.startswith(_JPEG):
@@ -160,12 +170,17 @@ def _decode_compressed(hint: str, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if scans > _MAX_SCANS:
         text = f'The JPEG image has {scans} scans, more than {_MAX_SCANS}.'
         raise MalformedImage(text)
-    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
     whole = _png_essentials(raw) if name == 'PNG' else raw
     image = cv2.imdecode(np.frombuffer(whole, np.uint8), flags) if whole else None
     if image is None:
         text = f'The {name} image of {size[0]} x {size[1]} pixels is damaged or cut short.'
         raise MalformedImage(text)
+    return np.asarray(image)
+
+
+def _decode_compressed(hint: str, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    flags = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+    image = decode_picture(data.tobytes(), flags, hint)
     if image.dtype == np.uint16:
         depth = image.ndim == 2 and hint.lower().startswith('16uc1')
         if not depth:

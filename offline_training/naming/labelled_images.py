@@ -11,10 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cross4d_jepa_ros.reading import open_regular
+from cross4d_jepa_ros.sensing.images import MalformedImage, decode_picture
 from offline_training.label_map import LabelMap
 
 IMAGES, LABELS = 'images', 'labels'
 _ENDINGS = ('.jpg', '.jpeg', '.png')
+# 100 megapixels, which is the most that is decoded, of 16 bits.
+MAX_BYTES = 200_000_000
 
 
 class BadImages(ValueError):
@@ -84,11 +88,8 @@ def labelled_images(folders: Sequence[Path]) -> list[LabelledImage]:
 
 def _read(path: Path, flags: int) -> NDArray[np.generic]:
     try:
-        values = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
-    except (OSError, cv2.error) as error:
+        with open_regular(path, MAX_BYTES) as stream:
+            return decode_picture(stream.read(), flags)
+    except (OSError, MalformedImage, cv2.error) as error:
         msg = f'{path} cannot be read ({error})'
         raise BadImages(msg) from error
-    if values is None:
-        msg = f'{path} is damaged or no image'
-        raise BadImages(msg)
-    return np.asarray(values)
