@@ -40,11 +40,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class InputState:
-    """What is known of one input topic."""
+    """What is known of one input topic; `senders` are the nodes behind its publishers."""
 
     name: str
     topic: str
     publishers: int = 0
+    senders: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     incompatible: str = ''
     received: int = 0
@@ -181,7 +182,7 @@ def _points(seen: Observation) -> list[Finding]:
     nothing = _no_input(seen, seen.points)
     if nothing is not None:
         return [nothing]
-    result = []
+    result = _mixed(seen.points)
     if seen.zero_stamped:
         result.append(
             Finding(
@@ -212,6 +213,18 @@ def _points(seen: Observation) -> list[Finding]:
     return result
 
 
+def _mixed(state: InputState) -> list[Finding]:
+    """Say that several publishers share an input, which mixes what they see."""
+    if state.publishers < 2:
+        return []
+    text = (
+        f'{state.publishers} publishers on {state.topic} ({", ".join(state.senders)}): what they '
+        'send is taken for one sensor. Merge several sensors before the node, else stop all but '
+        f'one, or remap ~/input/{state.name}'
+    )
+    return [Finding(Level.WARN, state.name, text)]
+
+
 def _loss(seen: Observation) -> list[Finding]:
     lost = max(seen.points.lost, seen.missing_sweeps)
     expected = seen.received + lost
@@ -235,7 +248,7 @@ def _camera(seen: Observation, index: int, image: InputState) -> list[Finding]:
     if nothing is not None:
         return [nothing]
     camera = seen.cameras[index] if index < len(seen.cameras) else None
-    result = []
+    result = _mixed(image)
     if camera is not None:
         result += _matching(seen, index, image, camera)
     info = seen.camera_infos[index] if index < len(seen.camera_infos) else None

@@ -91,6 +91,19 @@ CASES = {
     'malformed': (dropped(Drop.MALFORMED, 50, 'row too short'), 'points', ('row too short',)),
     'no transform': (dropped(Drop.NO_TRANSFORM, 9, 'set base_frame'), 'points', ('base_frame',)),
     'duplicate': (dropped(Drop.DUPLICATE, 9), 'points', ('duplicate', 'remap')),
+    'two publishers': (
+        replace(
+            HEALTHY,
+            points=replace(HEALTHY.points, publishers=2, senders=('/front', '/rear')),
+        ),
+        'points',
+        ('2 publishers on /lidar (/front, /rear)', 'Merge', 'remap ~/input/points'),
+    ),
+    'two publishers of images': (
+        replace(HEALTHY, images=(replace(HEALTHY.images[0], publishers=2, senders=('/a', '/b')),)),
+        'image0',
+        ('2 publishers on /camera', 'remap ~/input/image0'),
+    ),
     'loss by events': (
         replace(HEALTHY, points=replace(HEALTHY.points, lost=20)),
         'points',

@@ -58,6 +58,14 @@ def test_publisher_without_messages_names_both_causes(bench: Bench) -> None:
     bench.finding('/points', 'idle', 'transport', 'ros2 topic hz /points')
 
 
+def test_two_publishers_on_one_topic(bench: Bench) -> None:
+    points = started(bench, cameras=0)
+    other = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    bench.publishing({points: sweeps, other: lambda i: cloud(START + i * PERIOD + PERIOD // 3)})
+
+    bench.finding('2 publishers on /points (/probe, /probe)', 'Merge', 'remap ~/input/points')
+
+
 def test_no_image(bench: Bench) -> None:
     points = started(bench)
     bench.publishing({points: sweeps})

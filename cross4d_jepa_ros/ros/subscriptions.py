@@ -78,7 +78,7 @@ class InputTopic:
         self._callbacks: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._subscriber: Any = None
         self._subscribed: tuple[str, ReliabilityPolicy, bool] | None = None
-        self._publishers = 0
+        self._senders: tuple[str, ...] = ()
         self._incompatible = ''
         self._received = 0
         self._quiet_since = time.monotonic()
@@ -92,9 +92,11 @@ class InputTopic:
     def poll(self) -> None:
         """Look at the graph and (re)subscribe where that is due."""
         offers = self._node.get_publishers_info_by_topic(self.topic)
-        if offers and not self._publishers:
+        if offers and not self._senders:
             self._quiet_since = time.monotonic()
-        self._publishers = len(offers)
+        self._senders = tuple(
+            f'{offer.node_namespace.rstrip("/")}/{offer.node_name}' for offer in offers
+        )
         self._incompatible = ''
         if not offers:
             return
@@ -160,7 +162,7 @@ class InputTopic:
         while self._lost and self._lost[0][0] < now - RECENT_S:
             self._lost.popleft()
         candidates: tuple[str, ...] = ()
-        if not self._publishers:
+        if not self._senders:
             own = f'{self._node.get_fully_qualified_name()}/'
             candidates = tuple(
                 topic
@@ -172,7 +174,8 @@ class InputTopic:
         return InputState(
             name=self.name,
             topic=self.topic,
-            publishers=self._publishers,
+            publishers=len(self._senders),
+            senders=self._senders,
             candidates=candidates,
             incompatible=self._incompatible,
             received=self._received,
