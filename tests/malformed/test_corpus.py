@@ -24,8 +24,9 @@ from cross4d_jepa_ros.sensing.images import MalformedImage
 from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud
 from tests.malformed import messages
 from tests.malformed.readers import read_camera_info, read_cloud, read_image, read_pose
+from tests.malformed.verdicts import NO_WARNINGS
 
-pytestmark = pytest.mark.filterwarnings('error')
+pytestmark = NO_WARNINGS
 
 CORPUS = Path(__file__).parent / 'corpus'
 ENTRIES = {

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tests.malformed import messages
 from tests.malformed.mutations import Change, changed, changes, damaged, drawn
 from tests.malformed.readers import read_camera_info, read_cloud, read_image, read_pose
-from tests.malformed.verdicts import TRIED, bulk
+from tests.malformed.verdicts import NO_WARNINGS, TRIED, bulk
 from tests.tries import tries
 
-pytestmark = pytest.mark.filterwarnings('error')
+pytestmark = NO_WARNINGS
 
 EDGES = (('base', 'lidar'), ('lidar', 'camera'), ('odom', 'base'), ('lidar', 'odom'))
 BASES: dict[str, tuple[list[Any], Callable[..., Any]]] = {

@@ -29,14 +29,10 @@ from tests.checkpoints import MEMORY, fresh_checkpoint
 from tests.malformed import messages
 from tests.malformed.mutations import Change, changed, changes
 from tests.malformed.readers import good_transforms
-from tests.malformed.verdicts import TRIED, verdict
+from tests.malformed.verdicts import NO_WARNINGS, TRIED, verdict
 from tests.tries import tries
 
-pytestmark = [
-    pytest.mark.filterwarnings('error'),
-    # Of what ROS imports when the first message is serialised; the later mark comes first.
-    pytest.mark.filterwarnings('ignore:module .sre_:DeprecationWarning'),
-]
+pytestmark = NO_WARNINGS
 
 STEP_NS = 20_000_000
 # What a step of the tiny network takes for a few points.

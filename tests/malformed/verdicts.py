@@ -10,6 +10,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+# For `pytestmark`: numpy's warnings are failures; what ROS imports with its first message warns.
+NO_WARNINGS = [
+    pytest.mark.filterwarnings('error'),
+    pytest.mark.filterwarnings('ignore:module .sre_:DeprecationWarning'),
+]
 # Messages tried so far, by kind; each test asserts its own share.
 TRIED: Counter[str] = Counter()
 # CPU seconds of this thread; a quiet machine needs thousandths.
