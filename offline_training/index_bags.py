@@ -15,6 +15,7 @@ in them: look at these before training. Topics and extrinsics hold for all recor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -41,7 +42,7 @@ from rich.progress import (
 
 from cross4d_jepa_ros.bag_setup import UnfitBag
 from cross4d_jepa_ros.bags import BadBag
-from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.files import InUse, one_writer, write_atomically
 from cross4d_jepa_ros.sensing.extrinsics import BadExtrinsics
 from offline_training.logs.bag_index import BagChoice, index_bag
 from offline_training.logs.inspection import inspect
@@ -80,11 +81,15 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(stderr=True)
     choice = replace(BagChoice.of(arguments), stride=arguments.stride)
     share = Share.of_environment()
-    if share.world > 1:
-        dist.init_process_group('gloo', timeout=LONGEST)
+    out: Path = arguments.out
+    lock = one_writer(out.with_name(f'.{out.name}.lock'), str(out))
     try:
-        return _run(arguments.bags, choice, arguments.out, share, words, console)
-    except (CannotIndex, BadIndex, BadExtrinsics) as error:
+        # The others wait for the first one, and torchrun ends them where that is refused.
+        with contextlib.nullcontext() if share.rank else lock:
+            if share.world > 1:
+                dist.init_process_group('gloo', timeout=LONGEST)
+            return _run(arguments.bags, choice, out, share, words, console)
+    except (CannotIndex, BadIndex, BadExtrinsics, InUse) as error:
         console.print(f'[red]{error}', highlight=False, soft_wrap=True)
     except OSError as error:
         text = f'[red]{arguments.out} cannot be written: {error}'

@@ -32,7 +32,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.files import one_writer, write_atomically
 from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig
 from cross4d_jepa_ros.model.tokenizer import input_features
@@ -67,7 +67,7 @@ def pretrain(
     processes: Processes,
     console: Console,
 ) -> None:
-    """Train, log every step, and write the checkpoint.
+    """Train, log every step, and write the checkpoint; one run at a time has the folder.
 
     Args:
         settings: Of `load_pretraining`.
@@ -85,10 +85,26 @@ def pretrain(
         BadTargets: The cache is refused.
         UnfitData: Index and cache do not hold what the objectives need.
         UnfitRun: The folder holds another run.
+        InUse: Another process has the folder.
         DeadRun: The loss is no number, or a latent collapsed; what was saved before stays.
         OSError: The disk refuses; what was saved before stays.
 
     """
+    lock = one_writer(out / '.lock', f'the run in {out}')
+    with contextlib.nullcontext() if processes.rank else lock:
+        _pretrain(settings, index, targets, out, resume, command, processes, console)
+
+
+def _pretrain(
+    settings: tuple[Pretraining, dict[str, Any]],
+    index: Path,
+    targets: Path | None,
+    out: Path,
+    resume: bool,
+    command: str,
+    processes: Processes,
+    console: Console,
+) -> None:
     config, mapping = settings
     model = pretrained_model(config)
     if config.objectives.needs_teacher and targets is None:
@@ -185,7 +201,10 @@ def _learn(
                         board.add_scalar(name.replace('.', '/'), value, number)
                 rate = config.batch / row['step_s']
                 progress.update(task, advance=1, loss=row['loss'], rate=rate)
-            if main and ((number + 1) % config.save_every == 0 or number + 1 == run.steps):
+            if log is not None and (
+                (number + 1) % config.save_every == 0 or number + 1 == run.steps
+            ):
+                log.sync()
                 folder.save(number + 1, run.tensors())
     if log is not None and board is not None:
         log.close()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,6 +16,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cross4d_jepa_ros.files import one_writer
 from cross4d_jepa_ros.model.checkpoint import Checkpoint, Contract, load_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, Segmentation, load_model_config
 from cross4d_jepa_ros.model.network import Network
@@ -129,6 +131,8 @@ def train_on(
     Raises:
         BadConfig: The settings do not fit the model or the data.
         BadCheckpoint: What to start from is refused.
+        BadState: The state to go on from is damaged.
+        InUse: Another process trains the same.
         ValueError: There are no labels to learn from.
         OSError: The disk refuses.
 
@@ -196,8 +200,33 @@ def _fine_tuned(
     """Learn all of a network."""
     run = Run(config, model, learnt, data.class_names)
     state = None
+    alone: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if folder is not None:
         state = folder / f'state_{_digest(config, data, model, start)}.safetensors'
+        alone = one_writer(state.with_name(f'.{state.stem}.lock'), f'the run of {state}')
+    with alone:
+        _trained(run, config, data, learnt, start, console, state)
+    contract = Contract(
+        model=model,
+        features=input_features(model),
+        base_height_m=0.0 if start is None else start.contract.base_height_m,
+        class_names=data.class_names,
+        palette=data.palette,
+        training={'kind': 'supervised'},
+    )
+    return Trained(contract, run.network.eval(), None, run.rows)
+
+
+def _trained(
+    run: Run,
+    config: Training,
+    data: LabelledData,
+    learnt: SweepFiles,
+    start: Checkpoint | None,
+    console: Console,
+    state: Path | None,
+) -> None:
+    """Go on with a run to its end."""
     resumed = state is not None and state.exists()
     if start is not None:
         taken = take_over(run.network, start, data.class_names)
@@ -225,15 +254,6 @@ def _fine_tuned(
             run.save(state)
         _print_row(run.rows[-1], columns, console)
     _fit_projections(run.network, learnt)
-    contract = Contract(
-        model=model,
-        features=input_features(model),
-        base_height_m=0.0 if start is None else start.contract.base_height_m,
-        class_names=data.class_names,
-        palette=data.palette,
-        training={'kind': 'supervised'},
-    )
-    return Trained(contract, run.network.eval(), None, run.rows)
 
 
 def _advance(run: Run, steps: int, console: Console) -> float:

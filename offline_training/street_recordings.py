@@ -7,13 +7,14 @@ import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import cv2
 
+from cross4d_jepa_ros.files import one_writer
 from offline_training.make_street_bag import VERSION, write_street_bag
 
 # Libraries that would start a thread per core in each of the processes, and wait for each other.
@@ -50,10 +51,27 @@ def record_towns(
     Raises:
         OSError: The disk refuses, or a process died.
         BadBag: A folder cannot be made.
+        InUse: Another process makes recordings there.
 
     """
     paths = {seed: folder / f'street_{VERSION}_{seed}_{seconds:g}s' for seed in seeds}
     folder.mkdir(parents=True, exist_ok=True)
+    if all(path.exists() for path in paths.values()):
+        for _ in paths:
+            on_town()
+        return paths
+    with one_writer(folder / '.lock', f'recordings in {folder}'):
+        _record_missing(folder, paths, seconds, on_town, label_images)
+    return paths
+
+
+def _record_missing(
+    folder: Path,
+    paths: Mapping[int, Path],
+    seconds: float,
+    on_town: Callable[[], None],
+    label_images: Path | None,
+) -> None:
     missing = {seed: path for seed, path in paths.items() if not path.exists()}
     for _ in range(len(paths) - len(missing)):
         on_town()
@@ -62,8 +80,6 @@ def record_towns(
         for stale in folder.glob(f'street_*_{seed}_*'):
             if not stale.name.startswith(f'street_{VERSION}_'):
                 shutil.rmtree(stale)
-    if not missing:
-        return paths
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)  # a spawned process reads them when it imports
     try:
@@ -90,7 +106,14 @@ def record_towns(
                 del os.environ[name]
             else:
                 os.environ[name] = value
-    return paths
+
+
+def remove_recording(path: Path) -> None:
+    """Remove a recording of `record_towns`, whole even if the process is killed meanwhile."""
+    shutil.rmtree(_unfinished(path), ignore_errors=True)
+    _unfinished(path).parent.mkdir(exist_ok=True)
+    path.rename(_unfinished(path))
+    shutil.rmtree(_unfinished(path))
 
 
 def _unfinished(path: Path) -> Path:

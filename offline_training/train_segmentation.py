@@ -17,7 +17,6 @@ import argparse
 import hashlib
 import json
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cross4d_jepa_ros.files import one_writer
 from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig, ModelConfig
 from offline_training.indexed_sweeps import HELD_OUT, indexed_sweeps, without_end
@@ -35,7 +35,7 @@ from offline_training.logs.table import Index
 from offline_training.make_street_bag import VERSION
 from offline_training.segmentation_training import LabelledData, started, train_on
 from offline_training.street.classes import CLASS_NAMES, PALETTE
-from offline_training.street_recordings import record_towns
+from offline_training.street_recordings import record_towns, remove_recording
 from offline_training.training_settings import Towns, Training, load_training
 
 
@@ -56,27 +56,40 @@ class Indexed:
 
 
 def sweep_files(config: Training, towns: Towns, range_m: float, console: Console) -> SweepFiles:
-    """Open the sweeps of some towns, after making what is not there yet."""
+    """Open the sweeps of some towns, after making what is not there yet.
+
+    Raises:
+        BadSweeps: A file of them is damaged.
+        InUse: Another process makes sweeps there.
+
+    """
     work = Path(config.work)
     ending = f'{towns.seconds:g}s_{towns.sweep_stride}_{range_m:g}m_{FORMAT}.safetensors'
     paths = {seed: work / 'sweeps' / f'street_{VERSION}_{seed}_{ending}' for seed in towns.seeds}
-    absent = [seed for seed, path in paths.items() if not path.exists()]
-    if absent:
-        with Progress(console=console) as progress:
-            driving = progress.add_task('driving through towns', total=len(absent))
-            reading = progress.add_task('reading their sweeps', total=len(absent))
-            recordings = record_towns(
-                work / 'recordings', absent, towns.seconds, lambda: progress.advance(driving)
-            )
-            for seed, recording in recordings.items():
-                sweeps = read_recording(
-                    recording, CLASS_NAMES, stride=towns.sweep_stride, range_m=range_m
-                )
-                write_sweeps(paths[seed], list(sweeps))
-                # Some 40 MB a second of driving; the sweeps are all that is learnt from.
-                shutil.rmtree(recording)
-                progress.advance(reading)
+    if not all(path.exists() for path in paths.values()):
+        # Recordings are removed once their sweeps are read.
+        with one_writer(work / 'sweeps' / '.lock', f'the sweeps in {work}'):
+            _make_sweeps(config, towns, paths, range_m, console)
     return SweepFiles(list(paths.values()))
+
+
+def _make_sweeps(
+    config: Training, towns: Towns, paths: dict[int, Path], range_m: float, console: Console
+) -> None:
+    folder = Path(config.work) / 'recordings'
+    absent = [seed for seed, path in paths.items() if not path.exists()]
+    with Progress(console=console) as progress:
+        driving = progress.add_task('driving through towns', total=len(absent))
+        reading = progress.add_task('reading their sweeps', total=len(absent))
+        recordings = record_towns(folder, absent, towns.seconds, lambda: progress.advance(driving))
+        for seed, recording in recordings.items():
+            sweeps = read_recording(
+                recording, CLASS_NAMES, stride=towns.sweep_stride, range_m=range_m
+            )
+            write_sweeps(paths[seed], list(sweeps))
+            # Some 40 MB a second of driving; the sweeps are all that is learnt from.
+            remove_recording(recording)
+            progress.advance(reading)
 
 
 def train(
@@ -97,6 +110,9 @@ def train(
         BadCheckpoint: What to start from is refused.
         BadIndex: An index is refused.
         BadLabels: Labels do not fit their sweeps or the label map.
+        BadSweeps: A file of sweeps is damaged.
+        BadState: The state to go on from is damaged.
+        InUse: Another process trains the same, or makes its sweeps.
         BadBag: A recording cannot be made.
         UnfitBag: A recording is of another street.
         OSError: The disk refuses.

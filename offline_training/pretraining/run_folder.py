@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +83,23 @@ class RunFolder:
         return int(about['steps']), tensors
 
     def cut_log(self, steps: int) -> None:
-        """Leave the rows of the first `steps` steps in the log."""
-        if self.log.exists():
-            lines = self.log.read_text().splitlines(keepends=True)
-            kept = [line for line in lines[1:] if int(line.partition(',')[0]) < steps]
-            write_atomically(self.log, ''.join(lines[:1] + kept))
+        """Leave the rows of the first `steps` steps in the log.
+
+        Raises:
+            UnfitRun: It lacks one of them.
+            OSError: The disk refuses.
+
+        """
+        lines = self.log.read_bytes().splitlines(keepends=True) if self.log.exists() else []
+        kept = lines[1 : 1 + steps]
+        # A full disk may have cut one in two.
+        due = [line.startswith(b'%d,' % n) and line.endswith(b'\n') for n, line in enumerate(kept)]
+        if len(kept) < steps or not all(due):
+            lost = next((n for n, there in enumerate(due) if not there), len(kept))
+            msg = f'{self.log} has lost the row of step {lost}: put it back, or give another --out'
+            raise UnfitRun(msg)
+        if lines:
+            write_atomically(self.log, b''.join([*lines[:1], *kept]))
 
     def save(self, steps: int, tensors: Mapping[str, Tensor]) -> None:
         """Write everything that the next step depends on, atomically."""
@@ -94,17 +108,27 @@ class RunFolder:
         write_atomically(self._state, checked(plain, about))
 
     def rows(self) -> list[dict[str, float]]:
-        """Read the log: the figures of each step that has them."""
-        with self.log.open(newline='') as stream:
-            read = list(csv.DictReader(stream))
-        return [{name: float(text) for name, text in row.items() if text} for row in read]
+        """Read the log: the figures of each step that has them.
+
+        Raises:
+            UnfitRun: It is damaged.
+            OSError: It cannot be read.
+
+        """
+        try:
+            with self.log.open(newline='') as stream:
+                read = list(csv.DictReader(stream))
+            return [{name: float(text) for name, text in row.items() if text} for row in read]
+        except (ValueError, TypeError, AttributeError, csv.Error) as error:
+            msg = f'{self.log} is damaged ({error}): put it back'
+            raise UnfitRun(msg) from error
 
 
 class Log:
-    """Appends rows to a CSV file."""
+    """Appends rows to a CSV file; what the disk refuses names it."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self._columns = list(columns)
+        self._path, self._columns = path, list(columns)
         fresh = not path.exists() or not path.stat().st_size
         self._stream = path.open('a', newline='')
         self._writer = csv.DictWriter(self._stream, self._columns, restval='')
@@ -113,12 +137,27 @@ class Log:
 
     def add(self, row: Mapping[str, float]) -> None:
         """Write one row; columns that it lacks stay empty."""
-        self._writer.writerow({name: repr(value) for name, value in row.items()})
-        self._stream.flush()
+        with self._named():
+            self._writer.writerow({name: repr(value) for name, value in row.items()})
+            self._stream.flush()
+
+    def sync(self) -> None:
+        """Have the rows on the disk before a state that comes after them."""
+        with self._named():
+            os.fsync(self._stream.fileno())
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        with self._named():
+            self._stream.close()
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
 
 def _first_change(then: Any, now: Any, key: str = '') -> tuple[str, Any, Any] | None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from cross4d_jepa_ros.files import one_writer
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.results.checkpoint_claims import evaluated
 from offline_training.results.commands import CommandFailed
@@ -29,9 +30,20 @@ from offline_training.results.naming_claims import named_by_images, taught_by_cl
 from offline_training.results.pretraining_claim import draw_all, linear_probes, pretrain_all
 from offline_training.results.recordings import recordings
 from offline_training.results.rows import Row, RowStore
-from offline_training.results.settings import load_results
+from offline_training.results.settings import Results, load_results
 
 DEFAULT = 'config/results.yaml'
+
+
+def _measured(config: Results, out: Path, command: str, console: Console) -> list[Row]:
+    given = recordings(config, out, console)
+    draw_all(config, out)
+    pretrain_all(config, given, out, console)
+    store = RowStore(out / 'rows', command)
+    rows: list[Row] = []
+    for measure in (linear_probes, fine_tuned, named_by_images, taught_by_clicks, evaluated):
+        rows += measure(config, given, store, out, console)
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,14 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = shlex.join(['python', '-m', 'offline_training.results', *words])
     try:
         config = load_results(arguments.config or shared_file(DEFAULT))
-        given = recordings(config, out, console)
-        draw_all(config, out)
-        pretrain_all(config, given, out, console)
-        store = RowStore(out / 'rows', command)
-        rows: list[Row] = []
-        for measure in (linear_probes, fine_tuned, named_by_images, taught_by_clicks, evaluated):
-            rows += measure(config, given, store, out, console)
-        write_results(rows, config, arguments.docs)
+        with one_writer(out / '.lock', f'the results in {out}'):
+            rows = _measured(config, out, command, console)
+            write_results(rows, config, arguments.docs)
     except (CommandFailed, ValueError, OSError) as error:
         console.print(str(error), style='red', markup=False, soft_wrap=True)
         return 2
