@@ -177,8 +177,14 @@ def _learn(
         )
     )
     main = processes.rank == 0
+    ends = contextlib.ExitStack()
+    if readers:  # a traceback would keep them
+        ends.callback(loaded._shutdown_workers)
     log = Log(folder.log, columns_of(config, FIGURES)) if main else None
     board = SummaryWriter(str(folder.tensorboard), purge_step=first) if main else None
+    for opened in (log, board):
+        if opened is not None:
+            ends.callback(opened.close)
     progress = Progress(
         TextColumn('pretraining'),
         BarColumn(),
@@ -190,7 +196,7 @@ def _learn(
         disable=not main,
     )
     on_cpu = processes.device.type == 'cpu'
-    with progress, deterministic() if on_cpu else contextlib.nullcontext():
+    with ends, progress, deterministic() if on_cpu else contextlib.nullcontext():
         task = progress.add_task('', total=run.steps, completed=first, loss=0.0, rate=0.0)
         for number in range(first, run.steps):
             row = run.step(number, loaded)
@@ -206,9 +212,6 @@ def _learn(
             ):
                 log.sync()
                 folder.save(number + 1, run.tensors())
-    if log is not None and board is not None:
-        log.close()
-        board.close()
 
 
 def run_report(folder: RunFolder, config: Pretraining) -> dict[str, Any]:
