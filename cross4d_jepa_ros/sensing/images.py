@@ -59,9 +59,10 @@ def decode_image(msg: Any) -> NDArray[np.uint8]:
     tells a 16-bit depth image (`16UC1; ...`) from a 16-bit grey one. An orientation noted in a
     JPEG is not applied, because calibrations refer to the pixels as stored.
 
-    The arrays on the way take at most 12 times the bytes of an uncompressed image, and 16 bytes a
-    pixel of a compressed one, whose header is believed up to what its bytes can hold: 8256 pixels
-    a byte for a PNG of 1 bit, 344 for one of RGB, 1024 for a JPEG.
+    The arrays on the way take at most 5 times the bytes of an uncompressed image, and 12 bytes a
+    pixel of a compressed one (beside OpenCV's own 6 for a progressive JPEG), whose header is
+    believed up to what its bytes can hold: 8256 pixels a byte for a PNG of 1 bit, 344 for one of
+    RGB, 1024 for a JPEG.
 
     Args:
         msg: The message; its `data` is anything with the buffer protocol, read-only or not.

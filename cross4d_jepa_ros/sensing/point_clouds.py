@@ -238,7 +238,7 @@ class CloudDecoder:
     def decode(self, msg: Any) -> Sweep:
         """Read one PointCloud2.
 
-        The arrays on the way take at most 100 bytes a point, and no message has more points than
+        The arrays on the way take at most 80 bytes a point, and no message has more points than
         bytes.
 
         Args:

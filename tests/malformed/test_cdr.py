@@ -75,10 +75,11 @@ def as_bag(plain: Any, msgtype: str) -> Any:
 
 def attack_bytes(kind: str, name: str, raw: bytes, deserialise: Any, read: Any) -> None:
     """Damage, deserialise, read; only the deserialiser may raise whatever it likes."""
-    before, reached = TRIED[f'{kind} CDR'], 0
+    tried = reached = 0
 
     def one(draw: random.Random) -> None:
-        nonlocal reached
+        nonlocal tried, reached
+        tried += 1
         bad = raw[:4] + damaged(raw[4:], draw)
 
         def parsed() -> Any:
@@ -90,6 +91,7 @@ def attack_bytes(kind: str, name: str, raw: bytes, deserialise: Any, read: Any) 
         message = verdict(f'{kind} CDR', parsed, (), SMALL_FACTOR * len(bad), bad)
         if message is not None:
             reached += 1
+            TRIED[f'{kind} CDR'] -= 1  # counts as what it is read as
             read(message, bad, **({} if read is read_pose else {'size': len(bad)}))
 
     @settings(max_examples=tries(SEEDS))
@@ -98,7 +100,6 @@ def attack_bytes(kind: str, name: str, raw: bytes, deserialise: Any, read: Any) 
         bulk(seed, one, PER_SEED)
 
     attack()
-    tried = TRIED[f'{kind} CDR'] - before
     assert tried >= tries(SEEDS) * PER_SEED * 9 // 10
     assert tried // 10 < reached < tried, name
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.malformed import messages
+from tests.malformed import messages, test_cdr, test_clicks, test_whole_path
 from tests.malformed.mutations import Change, changed, changes, damaged, drawn
 from tests.malformed.readers import read_camera_info, read_cloud, read_image, read_pose
 from tests.malformed.verdicts import NO_WARNINGS, TRIED, bulk
@@ -33,6 +33,17 @@ BASES: dict[str, tuple[list[Any], Callable[..., Any]]] = {
 }
 STRUCTURED = 250
 SEEDS, PER_SEED = 40, 50
+PAYLOADS = ('PointCloud2', 'CompressedImage')
+POSES = ('TFMessage', 'Odometry')  # take three times as long
+
+
+def test_all_tests_together_try_20000_messages() -> None:
+    kinds, poses = len(BASES), len(POSES)
+    many = (kinds - poses + poses / 2 + len(PAYLOADS)) * SEEDS * PER_SEED
+    wire = (2 * len(test_cdr.TYPES) + 1) * test_cdr.SEEDS * test_cdr.PER_SEED
+    path = sum(test_whole_path.EXAMPLES.values()) + test_clicks.EXAMPLES
+    # Each of them asserts nine tenths of its share.
+    assert (kinds * STRUCTURED + many + wire + path) * 0.9 >= 20_000
 
 
 def tried_since(kind: str, before: int, least: int) -> None:
@@ -70,16 +81,18 @@ def test_many_attributes_of_any_value(kind: str) -> None:
         base = draw.randrange(len(bases))
         read(changed(bases[base], changes), (base, changes))
 
-    @settings(max_examples=tries(SEEDS))
+    seeds = tries(SEEDS // 2 if kind in POSES else SEEDS)
+
+    @settings(max_examples=seeds)
     @given(seed=st.integers(0, 2**32 - 1))
     def attack(seed: int) -> None:
         bulk(seed, one, PER_SEED)
 
     attack()
-    tried_since(kind, before, tries(SEEDS) * PER_SEED * 9 // 10)
+    tried_since(kind, before, seeds * PER_SEED * 9 // 10)
 
 
-@pytest.mark.parametrize('kind', ['PointCloud2', 'CompressedImage'])
+@pytest.mark.parametrize('kind', PAYLOADS)
 def test_payloads_with_flipped_bits(kind: str) -> None:
     bases, read = BASES[kind]
     before = TRIED[kind]

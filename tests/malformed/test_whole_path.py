@@ -41,6 +41,8 @@ DROPPED = (MalformedCloud, NoTransform)
 OUTPUTS = ('segmentation', 'segmentation_rgb', 'embeddings', 'embeddings_rgb', 'frame_embedding')
 CONFIGS = (FrameConfig(), FrameConfig(base_frame='camera', base_height_m=1.0))
 TINY = {**MEMORY, 'width': 24, 'blocks': 1, 'heads': 2, 'point_width': 8, 'sweep_stride': 1}
+# Last answers of streams in which something never came.
+EXPECTED: dict[tuple[FrameConfig, str], Perception] = {}
 PIECES: dict[str, list[Any]] = {
     'cloud': [messages.cloud(messages.STAMP_NS + STEP_NS, seed=1)],
     'image': [messages.image(), *map(messages.packed, ('jpeg', 'png'))],
@@ -135,7 +137,9 @@ def play(pipeline: Pipeline, config: FrameConfig, kind: str, piece: Any, what: A
     last = stream.answer(last_cloud, messages.image())
     assert_sound(last_cloud, *last)
     if refused:
-        assert_same(last[1], without(pipeline, config, refused))
+        if (config, refused) not in EXPECTED:
+            EXPECTED[config, refused] = without(pipeline, config, refused)
+        assert_same(last[1], EXPECTED[config, refused])
     elif kind == 'cloud' and ceiling == 255:
         assert last[0].sweep.intensity_ceiling == 255
     return refused or 'used'
