@@ -43,7 +43,7 @@ from cross4d_jepa_ros.ros.diagnostics import (
     model_values,
 )
 from cross4d_jepa_ros.ros.inputs import Inputs
-from cross4d_jepa_ros.ros.lifecycle import answer_illegal_requests
+from cross4d_jepa_ros.ros.lifecycle import answer_illegal_requests, told
 from cross4d_jepa_ros.ros.observing import Life, active_sections, observe
 from cross4d_jepa_ros.ros.outputs import Outputs, stage_names
 from cross4d_jepa_ros.ros.teaching import HOW, Teaching, TeachingSetup, default_file
@@ -117,7 +117,7 @@ class PerceptionNode(LifecycleNode):
         except Exception as error:
             lacking = is_out_of_memory(error)
             why = f'{first_line(error)}: {LESS_MEMORY}' if lacking else error
-            self._refuse(f'configure failed: {why}')
+            self.refuse(f'configure failed: {why}')
             self._release()
             return TransitionCallbackReturn.FAILURE
         self._refusal = ''
@@ -134,31 +134,34 @@ class PerceptionNode(LifecycleNode):
             self._answering = answering
             self._life.inputs.open()
         except Exception as error:
-            self._refuse(f'activate failed: {error}')
+            self.refuse(f'activate failed: {error}')
             self._stop()
             return TransitionCallbackReturn.FAILURE
         self._jump, self._refusal = (float('-inf'), ''), ''
         self._entered()
         return super().on_activate(state)
 
+    @told
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Take no more sweeps, let the one at work finish, forget the rest."""
         self._stop()
         return super().on_deactivate(state)
 
+    @told
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Give back the model's memory."""
         self._release()
         return super().on_cleanup(state)
 
+    @told
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop whatever runs."""
         self.close()
         return super().on_shutdown(state)
 
+    @told
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Clear up after a transition that raised: unconfigured, it can be tried again."""
-        self._refuse(f'a transition failed in state {state.label}: configure the node again')
+        """Clear up after a transition that raised: unconfigured, the node can begin again."""
         self.close()
         return super().on_error(state)
 
@@ -171,7 +174,8 @@ class PerceptionNode(LifecycleNode):
         """Read the books."""
         return self._intake.ledger.counts()
 
-    def _refuse(self, sentence: str) -> None:
+    def refuse(self, sentence: str) -> None:
+        """Say why a transition was not made, in the log and in the diagnostics."""
         self._refusal = sentence
         self.get_logger().error(sentence)
 
@@ -333,21 +337,17 @@ class PerceptionNode(LifecycleNode):
     # Diagnostics
 
     def _observe(self) -> Observation:
-        lifecycle = self._state_machine.current_state[1]
+        state = self._state_machine.current_state[1]
         clock = ClockState(
             simulated=bool(self.get_parameter('use_sim_time').value),
             publishers=self.count_publishers('/clock'),
             stopped_s=time.monotonic() - self._clock_seen[1],
         )
-        if lifecycle != 'active' or self._life is None:
-            return Observation(lifecycle, refusal=self._refusal, clock=clock)
-        return observe(
-            self._life,
-            self._intake,
-            clock=clock,
-            jump=self._jump[1] if time.monotonic() - self._jump[0] < JUMP_SHOWN_S else '',
-            missing_profile=self._missing_profile,
-        )
+        if state != 'active' or self._life is None:
+            return Observation(state, refusal=self._refusal, clock=clock)
+        jump = self._jump[1] if time.monotonic() - self._jump[0] < JUMP_SHOWN_S else ''
+        profile = self._missing_profile
+        return observe(self._life, self._intake, clock=clock, jump=jump, missing_profile=profile)
 
     def _diagnose(self) -> None:
         seen, life = self._observe(), self._life
@@ -374,6 +374,12 @@ def main(args: list[str] | None = None) -> int:
         print(f'perception_node: {error}', file=sys.stderr)
         rclpy.try_shutdown()
         return 2
+    except (KeyboardInterrupt, Exception) as error:
+        # A signal ends the context, which lets whatever is being made at that moment fail.
+        if rclpy.ok() and not isinstance(error, KeyboardInterrupt):
+            raise
+        rclpy.try_shutdown()
+        return 0
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
@@ -383,7 +389,8 @@ def main(args: list[str] | None = None) -> int:
             except (KeyboardInterrupt, ExternalShutdownException):
                 break
             except Exception as error:
-                node.get_logger().error(f'a callback failed: {error!r}')
+                if rclpy.ok():
+                    node.get_logger().error(f'a callback failed: {error!r}')
     finally:
         node.close()
         node.destroy_node()

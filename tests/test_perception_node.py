@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,9 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2, PointField
 
-from cross4d_jepa_ros.ledger import Drop
+from cross4d_jepa_ros.ledger import Drop, Place
 from cross4d_jepa_ros.pipeline import Output, Pipeline
+from cross4d_jepa_ros.ros.inputs import Inputs
 from cross4d_jepa_ros.ros.subscriptions import PlainSubscriber, Subscriber
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
 from tests.bench import Bench, camera_info, cloud, image, stamped
@@ -393,6 +395,7 @@ def test_a_model_that_does_not_fit_is_refused_with_the_knob(
 ) -> None:
     starve(monkeypatch, 1, ON_THE_HOST)
     bench.perception(cameras=0)
+    bench.wait(bench.state)
     text = bench.finding('configure failed', "can't allocate memory", 'take a smaller model')
     assert '\n' not in text
 
@@ -459,6 +462,65 @@ def test_deactivate_under_load_loses_nothing_from_the_books(
     assert after.in_flight == 0
     assert after.dropped[Drop.INACTIVE] + after.dropped[Drop.ERROR] <= 2
     assert node.counts() == after
+
+
+def test_a_worker_that_does_not_end_is_never_joined_by_a_second(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two would share one pipeline, and the old one would answer into the new life."""
+    monkeypatch.setattr('cross4d_jepa_ros.intake.JOIN_S', 0.2)
+    node = bench.perception(cameras=0)
+    points = bench.probe.create_publisher(PointCloud2, '/points', 5)
+    bench.wait_active()
+    released, step = threading.Event(), Pipeline.step
+
+    def held(self: Pipeline, frame: Any, outputs: Output) -> Any:
+        assert released.wait(60)
+        return step(self, frame, outputs)
+
+    monkeypatch.setattr(Pipeline, 'step', held)
+    bench.wait(points.get_subscription_count)
+    time.sleep(0.3)
+    bench.publish({points: lambda i: cloud(START + i * PERIOD)}, 3)
+    bench.wait(lambda: node.counts().received == 3)
+    assert request(bench, Transition.TRANSITION_DEACTIVATE)
+    assert node.counts().in_flight == node.counts().places[Place.WORKING] == 1
+    assert not request(bench, Transition.TRANSITION_ACTIVATE)
+    assert lifecycle_state(bench) == 'inactive'
+    bench.finding('activate failed', 'still busy')
+    released.set()
+    bench.wait(lambda: node.counts().in_flight == 0)
+    assert request(bench, Transition.TRANSITION_ACTIVATE)
+    bench.wait(points.get_subscription_count)
+    time.sleep(0.3)
+    bench.publish({points: lambda i: cloud(START + (10 + i) * PERIOD)}, 1)
+    bench.wait(lambda: node.counts().answered == 1)
+
+    assert node.counts().dropped[Drop.INACTIVE] >= 1
+    assert node.counts().received == 4
+
+
+def test_a_transition_that_raises_leaves_a_node_that_can_begin_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = bench.perception(cameras=0)
+    bench.wait_active()
+    errors = [OSError('made up')]
+    close = Inputs.close
+
+    def failing(self: Inputs) -> None:
+        if errors:
+            raise errors.pop()
+        close(self)
+
+    monkeypatch.setattr(Inputs, 'close', failing)
+    assert not request(bench, Transition.TRANSITION_DEACTIVATE)
+    bench.finding('unconfigured', 'deactivate failed', 'made up')
+    assert not any(thread.name == 'perception_worker' for thread in threading.enumerate())
+    assert request(bench, Transition.TRANSITION_CONFIGURE)
+    assert request(bench, Transition.TRANSITION_ACTIVATE)
+    bench.wait_active()
+    assert node.counts().in_flight == 0
 
 
 def test_refused_model_is_named_and_can_be_corrected(bench: Bench, tmp_path: Path) -> None:

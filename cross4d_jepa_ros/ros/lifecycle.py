@@ -1,13 +1,40 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lifecycle node that answers requests it cannot fulfil."""
+"""A lifecycle node that answers requests it cannot fulfil and says what a transition raised."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, Protocol, TypeVar
 
 from rclpy._rclpy_pybind11 import RCLError
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+
+class Refusing(Protocol):
+    """A node that says why it did not make a transition."""
+
+    def refuse(self, sentence: str) -> None:
+        """Say so."""
+
+
+AnyNode = TypeVar('AnyNode', bound=Refusing)
+Transition = Callable[[AnyNode, LifecycleState], TransitionCallbackReturn]
+
+
+def told(transition: Transition[AnyNode]) -> Transition[AnyNode]:
+    """Name what a transition raises, which rclpy keeps to itself on the way to `on_error`."""
+
+    @wraps(transition)
+    def attempted(node: AnyNode, state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            return transition(node, state)
+        except Exception as error:
+            name = transition.__name__.removeprefix('on_')
+            node.refuse(f'{name} failed: {error!r}: configure and activate the node again')
+            raise
+
+    return attempted
 
 
 def answer_illegal_requests(node: LifecycleNode) -> None:
