@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 from rclpy.serialization import serialize_message
 
+from cross4d_jepa_ros import perception_node
 from cross4d_jepa_ros.bags import Bag, BagWriter
 from cross4d_jepa_ros.demo import child_process
 from cross4d_jepa_ros.ledger import Drop
@@ -128,6 +130,34 @@ def test_wrong_parameters_are_refused_in_one_line(
     assert node.returncode == 2
     assert words in errors
     assert 'Traceback' not in errors
+
+
+@pytest.mark.parametrize(
+    ('error', 'signalled', 'code'),
+    [
+        (KeyboardInterrupt(), False, 0),
+        (KeyboardInterrupt(), True, 0),
+        (RuntimeError('the context is invalid'), True, 0),
+        (RuntimeError('a defect'), False, None),
+    ],
+)
+def test_a_signal_while_the_node_is_being_made(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, signalled: bool, code: int | None
+) -> None:
+    def made() -> None:
+        if signalled:
+            rclpy.shutdown()
+        raise error
+
+    monkeypatch.setattr(perception_node, 'PerceptionNode', made)
+    try:
+        if code is None:
+            with pytest.raises(RuntimeError, match='a defect'):
+                perception_node.main([])
+        else:
+            assert perception_node.main([]) == code
+    finally:
+        rclpy.try_shutdown()
 
 
 def demo(domain: int, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
