@@ -10,7 +10,7 @@ ROS_jazzy := "ros-jazzy-rclpy[fastrtps]" ros-jazzy-sensor-msgs ros-jazzy-diagnos
 ROS_kilted := ros-rclpy ros-rmw-fastrtps-cpp ros-fastdds ros-sensor-msgs ros-diagnostic-msgs \
   ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-std-srvs ros-geometry-msgs ros-rosgraph-msgs
 
-.PHONY: demo bench street-check motion-check demo-checkpoint pretrain-demo test attack audit test-ros test-colcon lint format parameters clean
+.PHONY: demo bench soak street-check motion-check demo-checkpoint pretrain-demo test attack audit test-ros test-colcon lint format parameters clean
 
 $(VENV)/ready: constraints/$(ROS_LINE).txt setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -44,6 +44,12 @@ bench: $(VENV)/ready
 	  $(if $(EXTRINSICS),--extrinsics '$(EXTRINSICS)') $(if $(ODOMETRY),--odometry '$(ODOMETRY)')) \
 	  $(if $(MODEL),--model '$(MODEL)') $(if $(DEVICE),--device $(DEVICE)) \
 	  $(if $(PRECISION),--precision $(PRECISION))
+
+# A bad day, replayed: faults of every kind against the node, with a verdict. SEED orders them.
+MINUTES ?= 2
+soak: $(VENV)/ready
+	@$(BIN)/python -m cross4d_jepa_ros.soak --minutes $(MINUTES) --out out/soak \
+	  $(if $(SEED),--seed $(SEED))
 
 # Whether the street is hard enough, and natural enough for a teacher that was trained on photographs.
 street-check: $(VENV)/ready
