@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cross4d_jepa_ros.sensing.cameras import BadCalibration, CameraModel
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, Extrinsics
+from cross4d_jepa_ros.sensing.ground import estimate_ground_z
 from cross4d_jepa_ros.sensing.images import MalformedImage, decode_image
 from cross4d_jepa_ros.sensing.point_clouds import (
     CloudConfig,
@@ -28,7 +29,6 @@ from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 FIXED_FRAMES = ('odom', 'map', 'world')
 DESKEW_KNOTS = 17
 GROUND_SWEEPS = 10
-GROUND_BIN_M = 0.1
 # REP-103: an optical frame looks along z with x to the right; bodies look along x with z up.
 BODY_FROM_OPTICAL = np.array(
     [[0, 0, 1, 0], [-1, 0, 0, 0], [0, -1, 0, 0], [0, 0, 0, 1]], dtype=np.float64
@@ -90,31 +90,6 @@ class SensorFrame:
     fixed_from_base: NDArray[np.float64] | None
     views: tuple[CameraView, ...]
     stamp_from_knot: NDArray[np.float32] | None = None
-
-
-def estimate_ground_z(xyz: NDArray[np.float32]) -> float | None:
-    """Find the height of the ground in an upright frame.
-
-    The ground is the fullest 0.1 m layer below the sensor among points 2 to 25 m away.
-
-    Args:
-        xyz: (N, 3) m, z up, the sensor at the origin.
-
-    Returns:
-        z of the ground in m, or None where no layer stands out.
-
-    """
-    distance = np.hypot(xyz[:, 0], xyz[:, 1])
-    z = xyz[(distance > 2) & (distance < 25) & (xyz[:, 2] < -0.2) & (xyz[:, 2] > -6), 2]
-    if len(z) < 200:
-        return None
-    counts, edges = np.histogram(z, np.arange(-6, GROUND_BIN_M, GROUND_BIN_M))
-    layers = counts[:-2] + counts[1:-1] + counts[2:]
-    fullest = int(np.argmax(layers)) + 1
-    if layers[fullest - 1] < 0.15 * len(z):
-        return None
-    near = z[np.abs(z - (edges[fullest] + GROUND_BIN_M / 2)) < 1.5 * GROUND_BIN_M]
-    return float(np.median(near))
 
 
 def deskewed(

@@ -16,7 +16,7 @@ _MAX_PIXELS = 100_000_000
 # What a byte can hold at most: deflate reaches 1032:1, a block of a JPEG takes a bit.
 _DEFLATE_RATIO, _JPEG_PIXELS_PER_BYTE = 1032, 1024
 # A progressive JPEG has about ten. Each costs the time of the whole picture, but few bytes.
-_MAX_SCANS = 100
+_MAX_SCANS, _MAX_SCANNED_PIXELS = 100, 10 * _MAX_PIXELS
 
 _COLOUR = {
     'rgb8': (3, None),
@@ -168,8 +168,11 @@ def decode_picture(raw: bytes, flags: int, hint: str = '') -> NDArray[Any]:
         text = f'The {name} image promises {size[0]} x {size[1]} pixels in {len(raw)} bytes.'
         raise MalformedImage(text)
     scans = raw.count(b'\xff\xda') if name == 'JPEG' else 0
-    if scans > _MAX_SCANS:
-        text = f'The JPEG image has {scans} scans, more than {_MAX_SCANS}.'
+    if scans > _MAX_SCANS or scans * size[0] * size[1] > _MAX_SCANNED_PIXELS:
+        text = (
+            f'The JPEG image has {scans} scans of {size[0]} x {size[1]} pixels: more than '
+            f'{_MAX_SCANS}, or {_MAX_SCANNED_PIXELS} pixels in all, are not read.'
+        )
         raise MalformedImage(text)
     whole = _png_essentials(raw) if name == 'PNG' else raw
     image = cv2.imdecode(np.frombuffer(whole, np.uint8), flags) if whole else None

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cross4d_jepa_ros.sensing.point_times import NANOSECONDS, time_offsets
+
 # sensor_msgs/PointField datatypes 1 to 8.
 _FORMATS = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
 
@@ -24,8 +26,6 @@ _TIME = (
 )
 
 _CEILINGS = (1.0, 255.0, 4095.0, 65535.0)
-_NANOSECONDS = {'s': 1e9, 'ms': 1e6, 'us': 1e3, 'ns': 1.0}
-_LONGEST_SWEEP_NS = 1e9
 # No sensor comes near; beyond, the answers' own sizes would overflow, or numpy's of one point.
 _MOST_POINTS = 1 << 26
 _MOST_FIELDS = 1000
@@ -61,7 +61,7 @@ class CloudConfig:
         if not (math.isfinite(self.intensity_scale) and self.intensity_scale >= 0):
             msg = f'points.intensity_scale is {self.intensity_scale}: set it to 0 or above.'
             raise ValueError(msg)
-        if self.time_unit not in ('auto', *_NANOSECONDS):
+        if self.time_unit not in ('auto', *NANOSECONDS):
             msg = f'points.time_unit is {self.time_unit!r}: set it to auto, s, ms, us or ns.'
             raise ValueError(msg)
         if self.sweep_stamp not in ('start', 'middle', 'end'):
@@ -206,23 +206,7 @@ class CloudDecoder:
     so far (8-bit fields start at 255), unless `intensity_scale` says otherwise. Negative and NaN
     values become 0, values above 65535 count as 1 and cover nothing.
 
-    **Time** units are recognised by magnitude, unless `time_unit` says otherwise. The same
-    thresholds serve integer fields, which are never seconds.
-
-    ==============================================  ========  ====================================
-    values of the time field                        unit      read as
-    ==============================================  ========  ====================================
-    from 1e9, 1e12, 1e15 or 1e18 on, and span <= 1s s ms us ns absolute
-    span below 10                                   s         relative where within 1 s of zero,
-    span below 1e4                                  ms        otherwise absolute
-    span below 1e7                                  us
-    any larger span                                 ns
-    ==============================================  ========  ====================================
-
-    Absolute times are compared with the header's stamp; where they lie more than 1 s from it they
-    come from another clock, and only their differences are used. Those, and relative times that
-    contradict `sweep_stamp`, are shifted so that the stamp falls on the sweep's start, middle or
-    end. A span above 1 s is no sweep: the time is ignored and `notes` says so.
+    **Time**: see `point_times.time_offsets`.
 
     Attributes:
         notes: What the last sweep lacks and which parameter to turn: cause -> sentence.
@@ -266,6 +250,11 @@ class CloudDecoder:
 
         intensity, ring, time = column(_INTENSITY), column(_RING), column(_TIME)
         self.notes.pop('time', None)
+        offsets = None
+        if time is not None:
+            unit, sweep_stamp = self._config.time_unit, self._config.sweep_stamp
+            offsets, fault = time_offsets(time, stamp, unit=unit, sweep_stamp=sweep_stamp)
+            self.notes |= {'time': fault} if fault else {}
         return Sweep(
             stamp_ns=stamp,
             frame_id=frame_id,
@@ -274,7 +263,7 @@ class CloudDecoder:
             xyz=xyz,
             intensity=None if intensity is None else self._normalise(intensity),
             ring=None if ring is None else _as_ring(ring),
-            time_offset_ns=None if time is None else self._time_offsets(time, stamp),
+            time_offset_ns=offsets,
             index=index,
             intensity_ceiling=self._ceiling,
         )
@@ -294,48 +283,6 @@ class CloudDecoder:
             self._ceiling = max(self._ceiling, covering)
             values /= np.float32(self._ceiling)
         return np.minimum(values, 1, out=values)
-
-    def _time_offsets(self, raw: NDArray[Any], stamp: int) -> NDArray[np.int64] | None:
-        times = raw.astype(np.float64)  # exact for every integer type of a PointField
-        finite = np.isfinite(times)
-        if not finite.all():
-            known = times[finite]
-            if not known.size:
-                self.notes['time'] = (
-                    'The per-point time is ignored: it is not a finite number for any point.'
-                )
-                return None
-        elif times.size:
-            known = times
-        else:
-            return np.empty(0, np.int64)
-        low, high = float(known.min()), float(known.max())
-        unit = self._config.time_unit
-        if unit == 'auto':
-            unit = _guess_unit(low, high - low, may_be_seconds=raw.dtype.kind == 'f')
-        scale = _NANOSECONDS[unit]
-        first, last = low * scale, high * scale
-        if not (high - low) * scale <= _LONGEST_SWEEP_NS:
-            self.notes['time'] = (
-                f'The per-point time is ignored: it spans {(high - low) * scale / 1e9:.3g} s when '
-                f'read in {unit}; set points.time_unit to the unit that the driver uses.'
-            )
-            return None
-
-        # Relative to the first point before scaling: epoch seconds would lose their digits.
-        offsets = np.rint((np.where(finite, times, low) - low) * scale).astype(np.int64)
-        span = round((high - low) * scale)
-        absolute = first > _LONGEST_SWEEP_NS or last < -_LONGEST_SWEEP_NS
-        near = min(abs(first - stamp), abs(last - stamp)) <= 1e9
-        believed = {'start': low >= 0, 'middle': low < 0 < high, 'end': high <= 0}
-        if absolute and near:
-            offsets += _exact_ns(low, scale) - stamp
-        elif not absolute and believed[self._config.sweep_stamp]:
-            offsets += _exact_ns(low, scale)
-        else:
-            offsets -= {'start': 0, 'middle': span // 2, 'end': span}[self._config.sweep_stamp]
-        offsets[~finite] = 0
-        return offsets
 
 
 def _as_bytes(data: Any) -> NDArray[np.uint8]:
@@ -408,20 +355,3 @@ def _as_ring(raw: NDArray[Any]) -> NDArray[np.uint16]:
     if raw.dtype.kind == 'f':
         raw = np.nan_to_num(raw, nan=0)
     return np.clip(raw, 0, 65535).astype(np.uint16) if raw.size else np.empty(0, np.uint16)
-
-
-def _exact_ns(time: float, scale: float) -> int:
-    """Scale without the rounding that a float64 suffers at epoch nanoseconds."""
-    whole = math.floor(time)
-    return whole * int(scale) + round((time - whole) * scale)
-
-
-def _guess_unit(low: float, span: float, *, may_be_seconds: bool) -> str:
-    for unit, scale in _NANOSECONDS.items():
-        if 1e9 <= low * scale / 1e9 < 1e10 and span * scale <= _LONGEST_SWEEP_NS:
-            return unit
-    if may_be_seconds and span < 10:
-        return 's'
-    if span < 1e4:
-        return 'ms'
-    return 'us' if span < 1e7 else 'ns'

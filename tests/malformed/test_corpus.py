@@ -67,6 +67,14 @@ def _jpeg_of_scans(scans: int) -> bytes:
     return plain + plain[plain.rfind(b'\xff\xda') :] * more + b'\xff\xd9'
 
 
+def _large_jpeg_of_scans(scans: int, side: int) -> bytes:
+    """The same, with a size in its header that its bytes could just hold."""
+    data = bytearray(_jpeg_of_scans(scans))
+    at = data.index(b'\xff\xc2') + 5
+    data[at : at + 4] = struct.pack('>HH', side, side)
+    return bytes(data) + bytes(side * side // 1024)
+
+
 MAKERS: dict[str, Callable[[Any], Any]] = {
     'zeros': bytes,
     'hex': bytes.fromhex,
@@ -79,6 +87,7 @@ MAKERS: dict[str, Callable[[Any], Any]] = {
     'png': lambda header: _png(*header) + bytes(40),
     'png of rows': _png_of_rows,
     'jpeg of scans': _jpeg_of_scans,
+    'large jpeg of scans': lambda sizes: _large_jpeg_of_scans(*sizes),
     'words': lambda words: b''.join(struct.pack('<I', int(word, 16)) for word in words),
     'fields': lambda fields: [
         SimpleNamespace(name=name, offset=offset, datatype=datatype, count=count)

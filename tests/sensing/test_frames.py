@@ -16,9 +16,9 @@ from cross4d_jepa_ros.sensing.frames import (
     FrameConfig,
     NoTransform,
     camera_info_topic,
-    estimate_ground_z,
     is_rectified,
 )
+from cross4d_jepa_ros.sensing.ground import estimate_ground_z
 from cross4d_jepa_ros.sensing.poses import matrix_from_quaternion
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 
