@@ -142,7 +142,7 @@ def test_clicks_are_found_in_the_frame_that_they_name(desk: Desk) -> None:
         ('kerb', clicked(300, 0, 0), 'm away, the most is 0.5 m'),
         ('kerb', clicked(*XYZ[3], frame='map'), "nothing says where 'map' is in 'lidar'"),
         ('kerb', clicked(*XYZ[3], frame=''), "nothing says where '' is in 'lidar'"),
-        ('kerb', clicked(np.nan, 0, 0), 'nan m away'),
+        ('kerb', clicked(np.nan, 0, 0), 'It is at [nan'),
     ],
 )
 def test_a_click_that_says_nothing_is_refused(
