@@ -83,8 +83,9 @@ def ros_domain() -> Iterator[int]:
 
 
 @pytest.fixture
-def bench(ros_domain: int) -> Iterator[Bench]:
-    """Lend a bench and clear it away."""
+def bench(ros_domain: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """Lend a bench and clear it away. Its nodes warm up on a few points; processes do on all."""
+    monkeypatch.setattr('cross4d_jepa_ros.pipeline.WARM_UP_POINTS', 1000)
     lent = Bench(ros_domain)
     try:
         yield lent
