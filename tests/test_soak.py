@@ -155,7 +155,10 @@ def test_memory_is_judged_after_the_first_cycle() -> None:
 
 @pytest.mark.parametrize('first_cycle_s', [None, 290.0])
 def test_memory_is_not_judged_without_a_later_cycle(first_cycle_s: float | None) -> None:
-    assert set(memory(growing(2.0, 6), first_cycle_s)) == {'most', 'threads_most'}
+    found = memory(growing(2.0, 6), first_cycle_s)
+
+    assert set(found) == {'each_10_s', 'most', 'threads_most'}
+    assert len(found['each_10_s']) == 36
 
 
 def test_lives_are_summed_and_their_ends_judged() -> None:

@@ -67,6 +67,7 @@ def soak(out: Path, minutes: float, seed: int, console: Console) -> dict[str, An
 
     """
     problem = ''
+    others = OthersShare(own_pids())
     with ExitStack() as stack:
         rclpy.init()
         stack.callback(rclpy.try_shutdown)
@@ -76,8 +77,6 @@ def soak(out: Path, minutes: float, seed: int, console: Console) -> dict[str, An
         stack.callback(executor.shutdown)
         executor.add_node(watch)
         stage = Stage(out, seed, watch, stack)
-        pids = (stage.sensors.pid, stage.second.pid, stage.reader.pid, stage.life.pid)
-        others = OthersShare(own_pids(*pids))
         conductor = Conductor(stage, executor)
         columns = (TextColumn('{task.description:40.40}'), BarColumn(), TimeRemainingColumn())
         with Progress(*columns, console=console, transient=True) as progress:
@@ -92,7 +91,8 @@ def soak(out: Path, minutes: float, seed: int, console: Console) -> dict[str, An
                 )
             except RuntimeError as error:
                 problem = str(error)
-        others_share = others.share()
+    # Now that its processes have ended, what they used counts as this one's.
+    others_share = others.share()
     score = conductor.score
     if score.memory:
         draw(out / 'rss.png', score)

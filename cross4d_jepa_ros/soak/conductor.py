@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ NAMED_LIMIT_S = 8.0
 RECOVERED_LIMIT_S = 10.0
 UNSAID_LIMIT_S = 20.0
 SETTLE_LIMIT_S = 10.0
+SILENCE_LIMIT_S = 30.0
 COSTLY_SHARE = 0.2
 SPIN_S = 0.01
 # Images matched before a fault may be in a count that was read after its beginning.
@@ -35,7 +37,6 @@ class Score:
         cycles: Since the beginning, s, at which every kind had been played once more.
         memory: (s since the beginning, resident MB, threads) of the watched node, each second.
         silence_s: Longest time without `/diagnostics` from it, outside of its starts.
-        problems: What belongs to no fault.
 
     """
 
@@ -43,7 +44,6 @@ class Score:
     cycles: list[float] = field(default_factory=list)
     memory: list[tuple[float, float, int]] = field(default_factory=list)
     silence_s: float = 0.0
-    problems: list[str] = field(default_factory=list)
 
 
 class Conductor:
@@ -135,8 +135,15 @@ class Conductor:
         resident_mb, threads = stage.life.memory()
         if resident_mb:
             self.score.memory.append((round(self.seconds, 1), round(resident_mb, 1), threads))
-        if stage.heard.state:
-            self.score.silence_s = max(self.score.silence_s, seconds_since(stage.heard.at_ns))
+        if not stage.heard.state:
+            return
+        silence_s = seconds_since(stage.heard.at_ns)
+        self.score.silence_s = max(self.score.silence_s, silence_s)
+        if silence_s > SILENCE_LIMIT_S:
+            # Its faulthandler then writes down where every thread stands.
+            stage.life.signal(signal.SIGABRT)
+            msg = f'the node fell silent: where its threads stood is at the end of {stage.life.log}'
+            raise RuntimeError(msg)
 
     def _fault(self, kind: Kind) -> Steps:
         stage = self._stage

@@ -50,11 +50,12 @@ def memory(samples: Sequence[Sample], first_cycle_s: float | None) -> dict[str, 
         first_cycle_s: When every kind of fault had been played once; None: never.
 
     Returns:
-        Most MB and threads, and, where there are two minutes to judge, `after_first_cycle`, `end`
-        (medians over half a minute) and `mb_per_minute` (least squares).
+        `each_10_s` (MB), `most`, `threads_most`, and, where there are two minutes to judge,
+        `after_first_cycle`, `end` (medians over half a minute) and `mb_per_minute` (least squares).
 
     """
     result: dict[str, Any] = {
+        'each_10_s': [mb for _, mb, _ in samples[::10]],
         'most': max((mb for _, mb, _ in samples), default=0.0),
         'threads_most': max((threads for *_, threads in samples), default=0),
     }
@@ -125,6 +126,11 @@ def draw(path: Path, score: Score) -> None:
     plt.close(figure)
 
 
+def _figures(resident: dict[str, Any]) -> str:
+    figures = {key: figure for key, figure in resident.items() if key != 'each_10_s'}
+    return ', '.join(f'{key} {figure}' for key, figure in figures.items())
+
+
 def show(report: dict[str, Any], console: Console) -> None:
     """Print the faults by kind, the sums and the verdicts."""
     table = Table(title=f'soak, {report["minutes"]:g} minutes, seed {report["seed"]}')
@@ -144,7 +150,7 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(
         f'{report["received"]} sweeps received, {report["answered"]} answered, dropped: {dropped}; '
         f'at most {report["in_flight_max"]} in flight; {report["lives"]} lives, each to end within '
-        f'{EXIT_LIMIT_S:g} s; memory: {report["rss_mb"]}; others used '
+        f'{EXIT_LIMIT_S:g} s; memory: {_figures(report["rss_mb"])}; others used '
         f'{report["others_cpu_share"]} of the CPU',
         highlight=False,
     )
