@@ -7,10 +7,8 @@ import errno
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -106,37 +104,6 @@ def test_a_run_in_half_precision_learns_without_a_teacher_and_is_logged(
     np.testing.assert_allclose(logged, curve, rtol=1e-5)
     network = load_checkpoint(tmp_path / 'model.safetensors').network
     assert all(value.dtype == torch.float32 for value in network.parameters())
-
-
-def test_it_goes_on_after_a_kill_as_if_nothing_had_happened(
-    data: tuple[Path, Path], tmp_path: Path
-) -> None:
-    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
-    # Processes of their own: other tests may have left this one with another number of threads.
-    start = [sys.executable, '-m', 'offline_training.pretrain']
-    environment = os.environ | {'OMP_NUM_THREADS': '2'}
-    command = [*start, *words('combined', data, killed, 'epochs=2')]
-    options = {'cwd': ROOT, 'env': environment, 'stdout': subprocess.DEVNULL}
-    process = subprocess.Popen(command, **options)
-    stop_after = int(np.random.default_rng().integers(4, 13))
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        log = killed / 'log.csv'
-        if log.exists() and len(log.read_text().splitlines()) > stop_after:
-            break
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / 'model.safetensors').exists()
-    subprocess.run([*command, '--resume'], check=True, timeout=120, **options)
-    command = [*start, *words('combined', data, whole, 'epochs=2')]
-    subprocess.run(command, check=True, timeout=120, **options)
-    assert losses(killed) == losses(whole), f'killed after step {stop_after}'
-    ends = [load_checkpoint(out / 'model.safetensors').network for out in (whole, killed)]
-    for (name, one), other in zip(
-        ends[0].state_dict().items(), ends[1].state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, other), name
 
 
 def test_two_processes_follow_one(data: tuple[Path, Path], tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from offline_training.segmentation_run import answered, sweep_input
 from offline_training.segmentation_training import LabelledData, train_on
 from offline_training.training_settings import Training
 from offline_training.warm_start import take_over
+from tests.interrupted import interrupt_call
 from tests.tiny_drives import MODEL
 from tests.tiny_street import street
 
@@ -302,16 +303,7 @@ def test_an_interrupted_run_by_steps_ends_with_the_same_weights(
         pretrained, steps=7, score_every=3, augmentation=replace(AS_RECORDED, turn_deg=9.0)
     )
     whole = train_on(config, data, command='', console=QUIET)
-    scored = segmentation_training.score
-    calls = []
-
-    def interrupting(*arguments: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return scored(*arguments)
-
-    monkeypatch.setattr(segmentation_training, 'score', interrupting)
+    calls = interrupt_call(monkeypatch, segmentation_training, 'score', 2)
     with pytest.raises(KeyboardInterrupt):
         train_on(config, data, command='', console=QUIET, state=tmp_path)
     resumed = train_on(config, data, command='', console=QUIET, state=tmp_path)

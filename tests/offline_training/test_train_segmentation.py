@@ -35,6 +35,7 @@ from offline_training.street.classes import CLASS_NAMES
 from offline_training.train_segmentation import main, train
 from offline_training.training_settings import Training, load_training
 from tests import tiny_labels
+from tests.interrupted import interrupt_call
 from tests.tiny_drives import MODEL
 from tests.tiny_street import street, write_tiny_street
 
@@ -127,17 +128,8 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
 ) -> None:
     whole, resumed = tmp_path / 'whole.safetensors', tmp_path / 'resumed.safetensors'
     train(settings(epochs=3), 'x', whole, QUIET)
-    scored = segmentation_training.score
-    calls = []
-
-    def interrupting(*arguments: Any) -> Any:
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return scored(*arguments)
-
     config = settings(epochs=3, work=str(tmp_path / 'other'))
-    monkeypatch.setattr(segmentation_training, 'score', interrupting)
+    calls = interrupt_call(monkeypatch, segmentation_training, 'score', 3)
     with pytest.raises(KeyboardInterrupt):
         train(config, 'x', resumed, QUIET)
     assert not resumed.exists()
