@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 import pytest
 import torch
@@ -22,6 +22,7 @@ from cross4d_jepa_ros.ledger import Drop, Place
 from cross4d_jepa_ros.sensing.frames import NoTransform
 from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud
 from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
+from cross4d_jepa_ros.worker import NewestFirstWorker
 from tests.stub_sweeps import Gate, balanced, message, until
 from tests.tries import tries
 
@@ -214,6 +215,27 @@ class TestFlow(Flow.TestCase):
     """Run it."""
 
     settings = settings(max_examples=tries(60), stateful_step_count=40)
+
+
+@pytest.mark.parametrize(
+    ('error', 'cause'), [(MemoryError(), Drop.OUT_OF_MEMORY), (KeyError('x'), Drop.ERROR)]
+)
+def test_a_sweep_that_cannot_be_handed_on_is_dropped_by_cause(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, cause: Drop
+) -> None:
+    logged: list[str] = []
+    intake = Intake(on_reset=logged.append, log=logged.append)
+    intake.configure(SyncConfig(offsets_s=()))
+    intake.start(Gate(intake))
+    with monkeypatch.context() as patched:
+        patched.setattr(NewestFirstWorker, 'offer', Mock(side_effect=error))
+        intake.add_sweep(message(SECOND))
+    counts = intake.ledger.counts()
+    assert intake.stop()
+
+    assert counts.dropped[cause] == counts.received == 1
+    assert counts.in_flight == 0
+    assert type(error).__name__ in logged[0]
 
 
 class Erratic:

@@ -6,17 +6,27 @@ Time is made up, so that the figures are those of the flow and not of a busy mac
 
 from __future__ import annotations
 
+import os
+import signal
+import statistics
+import sys
+import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import pytest
+from sensor_msgs.msg import PointCloud2
 
+from cross4d_jepa_ros.demo import child_process
 from cross4d_jepa_ros.health import InputState, Level, Observation, findings
 from cross4d_jepa_ros.intake import Intake, Job
 from cross4d_jepa_ros.ledger import Drop
+from cross4d_jepa_ros.ros.outputs import DEPTH
 from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
 from cross4d_jepa_ros.telemetry import RECENT_S
+from tests.bench import Bench
 from tests.stub_sweeps import Gate, balanced, message
 
 MS = 10**6
@@ -176,3 +186,26 @@ def test_it_is_over_by_itself(drive: Drive, load: float) -> None:
     fine_s = next(at for at, seen in drive.levels if at > ended_s and seen == Level.OK)
     assert fine_s - ended_s <= RECENT_S + load * PERIOD_MS / 1e3
     assert {seen for at, seen in drive.levels if at >= fine_s} == {Level.OK}
+
+
+def test_a_reader_that_stands_still_holds_nobody_up(bench: Bench) -> None:
+    """Its unread clouds are more than the shared memory has room for; it is reliable, too."""
+    publisher = bench.probe.create_publisher(PointCloud2, '/clouds', DEPTH)
+    message = PointCloud2(data=array('B', bytes(2_500_000)))
+    took_ms: list[float] = []
+    command = [sys.executable, '-m', 'cross4d_jepa_ros.soak.reader', '/clouds']
+    environment = {**os.environ, 'ROS_DOMAIN_ID': str(bench.domain)}
+    with child_process(command, env=environment) as reader:
+        bench.wait(publisher.get_subscription_count)
+        reader.send_signal(signal.SIGSTOP)
+        try:
+            for _ in range(60):
+                started = time.perf_counter()
+                publisher.publish(message)
+                took_ms.append((time.perf_counter() - started) * 1e3)
+                time.sleep(max(0.0, 0.05 - took_ms[-1] / 1e3))
+        finally:
+            reader.send_signal(signal.SIGCONT)
+
+    # A writer that waits for its reader does so for 100 ms each time.
+    assert statistics.median(took_ms[30:]) < 60

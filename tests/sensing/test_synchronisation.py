@@ -472,6 +472,27 @@ def test_exceptions_in_callbacks_are_reported_and_stop_nothing():
     ]
 
 
+def test_a_sweep_is_admitted_when_those_before_it_have_gone_out():
+    order = []
+    sync = SweepSynchroniser(
+        SyncConfig(offsets_s=(0.0,)),
+        steady_ns=lambda: 0,
+        on_admit=lambda points: order.append(('in', points.stamp_ns)),
+        on_drop=lambda points, cause: order.append((cause, points.stamp_ns)),
+        on_reset=lambda sentence: order.append(('reset', None)),
+        on_error=order.append,
+    )
+    sync.registerCallback(lambda points, image: order.append(('out', points.stamp_ns)))
+    later = T0 + 100 * MS
+    for stamp in (T0, T0, later, 0, T0 - 5 * S):
+        sync.add_sweep(message(stamp))
+
+    assert order == [
+        *(('in', T0), ('duplicate', T0), ('out', T0), ('in', later)),
+        *(('out', later), ('in', 0), ('out', 0), ('reset', None), ('in', T0 - 5 * S)),
+    ]
+
+
 def test_exceptions_in_the_other_callbacks_stop_nothing():
     def failing(*args):
         raise RuntimeError('no')
