@@ -222,7 +222,8 @@ def _replayed(given: Recordings, model: Path, out: Path, console: Console) -> di
         msg = f'the node did not run {model}'
         raise ChainBroke(msg)
     told = json.loads((folder / 'report.json').read_text())
-    return {key: told[key] for key in ('sweeps_in', 'sweeps_out', 'answers', 'latency_ms')}
+    books = ('sweeps_in', 'sweeps_out', 'dropped', 'in_flight')
+    return {key: told[key] for key in (*books, 'answers', 'latency_ms')}
 
 
 def draw_curves(report: Mapping[str, Any], out: Path) -> None:

@@ -38,8 +38,8 @@ def live(bag: Bag, setup: BagSetup, model: Path, folder: Path, console: Console)
         console: Where progress goes.
 
     Returns:
-        `size`, `rate_hz`, `sweeps_in`, `sweeps_out`, `dropped` by cause, `latency_ms`, and the
-        share of the CPU that others used meanwhile.
+        `size`, `rate_hz`, `sweeps_in`, `sweeps_out`, `dropped` by cause, `in_flight`, `latency_ms`,
+        and the share of the CPU that others used meanwhile.
 
     Raises:
         CannotRun: The node did not become active.
@@ -58,6 +58,7 @@ def live(bag: Bag, setup: BagSetup, model: Path, folder: Path, console: Console)
                 'sweeps_in',
                 'sweeps_out',
                 'dropped',
+                'in_flight',
                 'latency_ms',
                 'ego_motion',
                 'others_cpu_share',

@@ -50,6 +50,8 @@ def test_bags_become_encoders_that_the_node_runs(
     assert report['epoch_ratio']['lite0-random'] > 1
     node = report['node']['combined']
     assert node['sweeps_out'] > 0
+    closed = node['sweeps_out'] + sum(node['dropped'].values())
+    assert node['sweeps_in'] == closed + node['in_flight']
     assert set(node['answers'].values()) == {0}
     draw_curves(report, out)
     assert (out / 'curves.png').stat().st_size > 10_000
