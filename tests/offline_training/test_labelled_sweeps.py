@@ -12,6 +12,7 @@ import pytest
 
 from cross4d_jepa_ros.bag_setup import UnfitBag
 from offline_training.labelled_sweeps import (
+    BadSweeps,
     LabelledSweep,
     SweepFiles,
     labelled_frames,
@@ -56,6 +57,19 @@ def test_sweeps_of_several_files_come_back_in_order(tmp_path: Path) -> None:
         assert (got.xyz.dtype, got.rgb.dtype, got.label.dtype) == ('f4', 'f4', 'u1')
     labels = np.concatenate([sweep.label for sweep in sweeps])
     np.testing.assert_array_equal(files.label_counts(), np.bincount(labels, minlength=256))
+
+
+@pytest.mark.parametrize('damage', ['bit', 'gone'])
+def test_a_damaged_file_is_refused_when_it_is_opened(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / 'drive.safetensors'
+    write_sweeps(path, [drawn(0, 30)])
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content) if damage == 'bit' else path.unlink()
+    with pytest.raises(
+        BadSweeps, match=r'drive\.safetensors is damaged .*delete it, and'
+    ):
+        SweepFiles([path])
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,64 @@ def test_a_damaged_state_is_refused(tmp_path: Path, size: int) -> None:
     state.write_bytes(state.read_bytes()[:size])
     with pytest.raises(UnfitRun, match=r'state\.safetensors is damaged'):
         RunFolder(tmp_path, SETTINGS).resumed()
+
+
+def logged(folder: RunFolder, steps: int) -> None:
+    log = Log(folder.log, ['step', 'loss'])
+    for step in range(steps):
+        log.add({'step': step, 'loss': 0.1 * step})
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ('damage', 'lost'),
+    [
+        (lambda lines: lines[:-1], 12),
+        (lambda lines: [*lines[:-1], lines[-1][:1]], 12),  # '1' of '12,...'
+        (lambda lines: [*lines[:4], *lines[5:]], 3),
+        (lambda lines: [], 0),
+    ],
+)
+def test_a_log_that_lost_rows_is_refused(
+    tmp_path: Path, damage: Callable[[list[str]], list[str]], lost: int
+) -> None:
+    """A full disk or a power cut may take them; the report would tell of another run."""
+    folder = RunFolder(tmp_path, SETTINGS)
+    folder.begin()
+    logged(folder, 13)
+    folder.log.write_text(''.join(damage(folder.log.read_text().splitlines(keepends=True))))
+    with pytest.raises(UnfitRun, match=rf'log\.csv has lost the row of step {lost}: put it back'):
+        folder.cut_log(13)
+    folder.cut_log(min(3, lost))
+
+
+def test_what_the_disk_refuses_names_the_log(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, SETTINGS)
+    folder.begin()
+    log = Log(folder.log, ['step', 'loss'])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # The system itself refuses to write more; Python ignores the signal.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(OSError, match=r'log\.csv'):
+            for step in range(100):
+                log.add({'step': step, 'loss': 0.5})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        with contextlib.suppress(OSError):
+            log.close()
+    # The last row is cut in two; those that a state was saved after are whole.
+    folder.cut_log(5)
+    assert [row['step'] for row in folder.rows()] == [0, 1, 2, 3, 4]
+
+
+def test_a_damaged_log_is_named(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, SETTINGS)
+    folder.begin()
+    logged(folder, 2)
+    folder.log.write_text(folder.log.read_text().replace('0.1', '0.x'))
+    with pytest.raises(UnfitRun, match=r'log\.csv is damaged .*0\.x'):
+        folder.rows()
 
 
 def test_the_log_is_cut_where_the_state_was_saved(tmp_path: Path) -> None:
