@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from offline_training import street_recordings
-from offline_training.street_recordings import ONE_THREAD, record_towns
+from offline_training.street_recordings import ONE_THREAD, record_towns, remove_recording
 
 
 @pytest.fixture
@@ -53,6 +53,24 @@ def test_a_town_that_failed_is_not_taken_for_one(
         with pytest.raises(OSError, match='disk full'):
             record_towns(tmp_path, (13,), 8.0, lambda: None)
     assert recorded == []
+
+
+def test_a_recording_that_is_being_removed_is_none(
+    tmp_path: Path, recorded: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in the midst of it, a part of a recording would be left in its place."""
+    path = record_towns(tmp_path, (1,), 8.0, lambda: None)[1]
+    there = []
+    removed = street_recordings.shutil.rmtree
+
+    def watched(folder: Path, **how: bool) -> None:
+        there.append(path.exists())
+        removed(folder, **how)
+
+    monkeypatch.setattr(street_recordings.shutil, 'rmtree', watched)
+    remove_recording(path)
+    assert there == [True, False]
+    assert not list(tmp_path.rglob('street_*'))
 
 
 def test_the_environment_is_left_as_it_was(
