@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import math
+from types import SimpleNamespace
 from typing import Any
 
-from cross4d_jepa_ros.bags import Bag, static_transforms
+from cross4d_jepa_ros.bags import Bag, note, static_transforms
 from cross4d_jepa_ros.sensing.extrinsics import StaticTransform
-from cross4d_jepa_ros.sensing.poses import matrix_from_quaternion
+from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 
 
 class OdometryBridge:
@@ -65,15 +65,10 @@ def static_tree(bag: Bag) -> tuple[StaticTransform, ...]:
     tree: dict[str, StaticTransform] = {}
     for transform in static_transforms(bag):
         child, parent = child_and_parent(transform)
-        shift, turn = transform.transform.translation, transform.transform.rotation
-        translation = (shift.x, shift.y, shift.z)
-        norm = math.hypot(turn.x, turn.y, turn.z, turn.w)
-        if not (abs(norm - 1) < 1e-2 and all(map(math.isfinite, translation)) and child and parent):
-            bag.problems.append(
-                f'/tf_static: {parent!r} to {child!r} is no transform (quaternion norm {norm:g})'
-            )
+        alone = TransformBuffer()
+        alone.add_tf_message(SimpleNamespace(transforms=[transform]), static=True)
+        if alone.rejected:
+            note(bag.problems, f'/tf_static: {alone.last_rejection}')
             continue
-        xyzw = (turn.x / norm, turn.y / norm, turn.z / norm, turn.w / norm)
-        matrix = matrix_from_quaternion(translation, xyzw)
-        tree[child] = StaticTransform(parent, child, matrix)
+        tree[child] = StaticTransform(parent, child, alone.lookup(parent, child, 0))
     return tuple(tree.values())

@@ -29,11 +29,11 @@ from cross4d_jepa_ros.model.naming import TeachableSweep
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.pipeline import Pipeline
 from cross4d_jepa_ros.sensing.point_clouds import header_fault, stamp_ns
+from cross4d_jepa_ros.sensing.poses import FARTHEST_M
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 
 # More than anybody clicks between two sweeps.
 MOST_CLICKS = 256
-FARTHEST_CLICK_M = 1e9
 HOW = 'set teach.class to a name, configure, and click points of it (~/input/clicked_point)'
 NOT_NORMALISED = (
     'the normalisation of this model was never fitted, so that clicks tell classes apart badly: '
@@ -129,7 +129,7 @@ class Teaching:
         xyz = np.array([point.x, point.y, point.z], dtype=np.float64)
         frame = message.header.frame_id
         fault = header_fault(stamp_ns(message), frame)
-        if not np.abs(xyz).max() <= FARTHEST_CLICK_M:
+        if not np.abs(xyz).max() <= FARTHEST_M:
             fault = f'It is at {xyz.tolist()} m.'
         if fault:
             self._log.warning(f'clicked point refused: {fault}')

@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _ORTHONORMAL_TOLERANCE = 1e-3
+# The Sun is farther, but nothing on Earth is; squares of it fit into a float32.
+FARTHEST_M = 1e9
 
 
 def matrix_from_quaternion(translation: ArrayLike, xyzw: ArrayLike) -> NDArray[np.float64]:
@@ -121,7 +123,7 @@ def rigid(matrix: ArrayLike) -> NDArray[np.float64]:
     """Checks that a matrix is a rigid transform and removes what rounding did to its rotation.
 
     Args:
-        matrix: (4, 4), its rotation orthonormal to 1e-3.
+        matrix: (4, 4), its rotation orthonormal to 1e-3, its translation within a million km.
 
     Returns:
         (4, 4) with the nearest exact rotation.
@@ -136,6 +138,8 @@ def rigid(matrix: ArrayLike) -> NDArray[np.float64]:
         raise ValueError('a transform holds a number that is not finite: give 4 rows of 4 numbers')
     if (given[3] != (0, 0, 0, 1)).any():
         raise ValueError(f'the last row of a transform is {given[3].tolist()}: give 0 0 0 1')
+    if np.abs(given[:3, 3]).max() > FARTHEST_M:
+        raise ValueError(f'a transform has the translation {given[:3, 3].tolist()}: give metres')
     rotation = given[:3, :3]
     error = float(np.abs(rotation @ rotation.T - np.eye(3)).max())
     if error > _ORTHONORMAL_TOLERANCE:

@@ -13,15 +13,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from cross4d_jepa_ros.sensing.point_clouds import header_fault
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns as header_stamp_ns
-from cross4d_jepa_ros.sensing.poses import invert, matrix_from_quaternion, rigid, slerp
+from cross4d_jepa_ros.sensing.poses import (
+    FARTHEST_M,
+    invert,
+    matrix_from_quaternion,
+    rigid,
+    slerp,
+)
 
 _SECOND_NS = 1_000_000_000
 _JUMP_BACK_NS = _SECOND_NS
 _MAX_SAMPLES = 10_000
 _MAX_FRAMES = 1000
 _QUATERNION_TOLERANCE = 1e-2
-# The Sun is farther, but nothing on Earth is.
-_FARTHEST_M = 1e9
 # A velocity from samples closer than this is mostly noise.
 _VELOCITY_BASELINE_NS = 1_000_000
 
@@ -278,7 +282,7 @@ class TransformBuffer:
         with self._lock:
             if fault := header_fault(stamp_ns, max(parent, child, key=len)):
                 self._reject(parent, child, fault.rstrip('.'))
-            elif not all(abs(part) <= _FARTHEST_M for part in shift):
+            elif not all(abs(part) <= FARTHEST_M for part in shift):
                 self._reject(parent, child, f'its translation is {shift}')
             elif not abs(norm - 1) <= _QUATERNION_TOLERANCE:
                 self._reject(parent, child, f'its quaternion has norm {norm:.3g} instead of 1')

@@ -90,6 +90,7 @@ def test_rigid_takes_rounded_numbers_and_makes_them_exact():
         (np.eye(4) + np.eye(4)[[3, 0, 1, 2]], 'last row'),
         (np.diag([1.01, 1, 1, 1]), 'orthonormal'),
         (np.diag([1, 1, -1, 1]), 'mirror'),
+        (matrix_from_quaternion((0, 0, 2e9), (0, 0, 0, 1)), 'translation'),
     ],
 )
 def test_rigid_refuses(matrix, reason):
