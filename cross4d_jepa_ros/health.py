@@ -18,6 +18,8 @@ PAUSED_CLOCK_AFTER_S = 2.0
 MISSING_SHARE = 0.5
 LOSS_SHARE = 0.05
 SLOW_SHARE = 0.1
+STUCK_AFTER_S = 2.5
+STUCK_AFTER_STEPS = 5
 CLOCKS_APART_NS = 5 * 10**9
 
 
@@ -70,6 +72,7 @@ class Observation:
         received, answered, dropped: Sweeps within the recent window, and reasons as of the last.
         missing_sweeps: Sweeps that gaps in the stamps say were sent and never arrived, likewise.
         pipeline_ms: Median time of one sweep in the worker.
+        working_s: How long the worker has been on the sweep that it has now.
         capped_points, capped_tokens: Median of the recent answers.
         max_points, max_tokens: Of the model.
         latents: What is left of a full memory without ego-motion; 0 in a model of single sweeps.
@@ -93,6 +96,7 @@ class Observation:
     reasons: Mapping[Drop, str] = field(default_factory=dict)
     missing_sweeps: int = 0
     pipeline_ms: float = 0.0
+    working_s: float = 0.0
     period_ms: float = 0.0
     capped_points: int = 0
     capped_tokens: int = 0
@@ -309,6 +313,13 @@ def _matching(
 
 
 def _speed(seen: Observation) -> list[Finding]:
+    if seen.working_s > max(STUCK_AFTER_S, STUCK_AFTER_STEPS * seen.pipeline_ms / 1e3):
+        text = (
+            f'stuck: the worker has been on one sweep for {seen.working_s:.1f} s (usually '
+            f'{seen.pipeline_ms:.0f} ms): deactivate and activate the node; if that is refused, '
+            'the device does not answer: restart the node'
+        )
+        return [Finding(Level.ERROR, 'speed', text)]
     superseded = seen.dropped.get(Drop.SUPERSEDED, 0)
     if not seen.received or superseded <= SLOW_SHARE * seen.received:
         return []

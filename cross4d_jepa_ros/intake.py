@@ -107,11 +107,18 @@ class Intake:
         self._worker: NewestFirstWorker[Job] | None = None
         self._last_worker: NewestFirstWorker[Job] | None = None
         self._over = threading.Event()
+        self._begun_ns: int | None = None
 
     @property
     def started(self) -> bool:
         """Whether sweeps are taken."""
         return self._worker is not None
+
+    @property
+    def working_s(self) -> float:
+        """How long the sweep at work has been worked on; 0 where there is none."""
+        begun_ns = self._begun_ns
+        return 0.0 if begun_ns is None else (self._steady_ns() - begun_ns) / 1e9
 
     def configure(self, config: SyncConfig) -> None:
         """Prepare for cameras."""
@@ -235,6 +242,7 @@ class Intake:
     def _work(self, answerer: Answerer, job: Job) -> None:
         if not self.ledger.begin(job.entry):
             return
+        self._begun_ns = self._steady_ns()
         lacking = False
         try:
             if not job.abandoned:
@@ -243,6 +251,7 @@ class Intake:
             lacking = is_out_of_memory(error)
             self._answer_failed(job, error)
         finally:
+            self._begun_ns = None
             if self.ledger.place(job.entry) is not None:
                 over = job.abandoned
                 self.ledger.drop(

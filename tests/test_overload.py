@@ -44,18 +44,22 @@ class Drive:
 
     Attributes:
         pipeline_ms: Time that a step takes from now on.
+        silent: Whether the sensor sends nothing from now on.
         latencies_ms: Arrival to publishing of every answer.
         stamps_ns: Of every answer.
         levels: Worst finding about speed at each second, with the time in s.
+        sentences: All findings about speed.
 
     """
 
     cameras: int = 0
     pipeline_ms: float = 0.0
+    silent: bool = False
     now_ns: int = START_NS
     latencies_ms: list[float] = field(default_factory=list)
     stamps_ns: list[int] = field(default_factory=list)
     levels: list[tuple[float, Level]] = field(default_factory=list)
+    sentences: list[str] = field(default_factory=list)
 
     def begin(self, cameras: int, pipeline_ms: float) -> None:
         """Start everything."""
@@ -74,7 +78,7 @@ class Drive:
         for _ in range(round(seconds * 1e3 / TICK_MS)):
             self.now_ns += TICK_MS * MS
             since_ms = self.now_ns // MS
-            if since_ms % PERIOD_MS == 0:
+            if since_ms % PERIOD_MS == 0 and not self.silent:
                 self.intake.add_sweep(message(self.now_ns))
                 self.sent, self.newest_ns = self.sent + 1, self.now_ns
             if (since_ms - camera_delay_ms) % PERIOD_MS == 0:
@@ -114,9 +118,12 @@ class Drive:
             sync=self.sync,
             received=recent.received,
             dropped=recent.dropped,
+            pipeline_ms=self.intake.telemetry.pipeline_ms(),
+            working_s=self.intake.working_s,
         )
-        about = [finding.level for finding in findings(seen) if finding.about == 'speed']
-        return max(about, default=Level.OK)
+        about = [finding for finding in findings(seen) if finding.about == 'speed']
+        self.sentences += [finding.sentence for finding in about]
+        return max((finding.level for finding in about), default=Level.OK)
 
     def close(self) -> None:
         """End the thread."""
@@ -186,6 +193,34 @@ def test_it_is_over_by_itself(drive: Drive, load: float) -> None:
     fine_s = next(at for at, seen in drive.levels if at > ended_s and seen == Level.OK)
     assert fine_s - ended_s <= RECENT_S + load * PERIOD_MS / 1e3
     assert {seen for at, seen in drive.levels if at >= fine_s} == {Level.OK}
+
+
+def test_a_step_that_does_not_end_is_named_even_when_the_sensor_falls_silent(
+    drive: Drive,
+) -> None:
+    drive.begin(0, 50.0)
+    drive.go_on(3.0)
+    assert not drive.sentences
+    drive.pipeline_ms = 20_000.0
+    drive.go_on(0.2)
+    drive.silent = True
+    drive.go_on(4.8)
+
+    assert drive.levels[-1][1] == Level.ERROR
+    assert 'on one sweep for' in drive.sentences[-1]
+    assert 'usually 50 ms' in drive.sentences[-1]
+
+    drive.pipeline_ms, drive.silent = 50.0, False
+    drive.go_on(22.0)
+    assert drive.levels[-1][1] == Level.OK
+
+
+@pytest.mark.parametrize('load', [30.0, 60.0])
+def test_a_pipeline_that_is_merely_very_slow_is_called_slow(drive: Drive, load: float) -> None:
+    drive.begin(0, load * PERIOD_MS)
+    drive.go_on(30.0)
+
+    assert 'too slow' in drive.sentences[-1]
 
 
 def test_a_reader_that_stands_still_holds_nobody_up(bench: Bench) -> None:

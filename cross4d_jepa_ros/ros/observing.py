@@ -83,6 +83,7 @@ def observe(
         reasons=counts.last_reason,
         missing_sweeps=missing,
         pipeline_ms=telemetry.pipeline_ms(),
+        working_s=intake.working_s,
         period_ms=period_ms,
         capped_points=capped_points,
         capped_tokens=capped_tokens,
