@@ -213,9 +213,8 @@ class PerceptionNode(LifecycleNode):
         frame_log = None
         if config.frame_log:
             frame_log = FrameLog(config.frame_log)
-            refused = frame_log.begin(
-                run_of(pipeline, config.frame.cloud, inputs.points.topic, images)
-            )
+            run = run_of(pipeline, config.frame.cloud, inputs.points.topic, images)
+            refused = frame_log.begin(run)
             if refused:
                 self.get_logger().warning(refused)
         outputs = Outputs(self, stage_names(Pipeline.STAGES), names_classes=names_classes)
@@ -321,18 +320,15 @@ class PerceptionNode(LifecycleNode):
 
     def _release_late(self) -> None:
         self._intake.poll()
-        if self._intake.started and self._intake.out_of_memory >= OUT_OF_MEMORY_LIMIT:
-            self._give_up()
-
-    def _give_up(self) -> None:
         times = self._intake.out_of_memory
-        reason = self.counts().last_reason.get(Drop.OUT_OF_MEMORY, '')
-        self._refusal = (
-            f'memory ran out {times} times in a row ({reason}): {LESS_MEMORY}; '
-            'then activate the node again'
-        )
-        self.get_logger().error(f'deactivated: {self._refusal}')
-        self.trigger_deactivate()
+        if self._intake.started and times >= OUT_OF_MEMORY_LIMIT:
+            reason = self.counts().last_reason.get(Drop.OUT_OF_MEMORY, '')
+            self._refusal = (
+                f'memory ran out {times} times in a row ({reason}): {LESS_MEMORY}; '
+                'then activate the node again'
+            )
+            self.get_logger().error(f'deactivated: {self._refusal}')
+            self.trigger_deactivate()
 
     # Diagnostics
 
@@ -346,8 +342,7 @@ class PerceptionNode(LifecycleNode):
         if state != 'active' or self._life is None:
             return Observation(state, refusal=self._refusal, clock=clock)
         jump = self._jump[1] if time.monotonic() - self._jump[0] < JUMP_SHOWN_S else ''
-        profile = self._missing_profile
-        return observe(self._life, self._intake, clock=clock, jump=jump, missing_profile=profile)
+        return observe(self._life, self._intake, clock, jump, self._missing_profile)
 
     def _diagnose(self) -> None:
         seen, life = self._observe(), self._life

@@ -49,7 +49,7 @@ class Life:
 
 
 def observe(
-    life: Life, intake: Intake, *, clock: ClockState, jump: str, missing_profile: str | None
+    life: Life, intake: Intake, clock: ClockState, jump: str, missing_profile: str | None
 ) -> Observation:
     """Look at an active node. Call it once a second.
 
