@@ -26,7 +26,7 @@ class TeacherSpace(nn.Module):
     def __init__(self, point_width: int, teacher: Teacher) -> None:
         super().__init__()
         self.register_buffer('mean', torch.zeros(teacher.channels))
-        self.register_buffer('components', torch.eye(teacher.channels, teacher.components))
+        self.register_buffer('components', _identity(teacher.channels, teacher.components))
         inner = teacher.hidden or point_width
         self.hidden = nn.Linear(point_width, inner) if teacher.hidden else None
         self.out = nn.Linear(inner, teacher.components)
@@ -110,7 +110,7 @@ class EmbeddingNormalisation(nn.Module):
     def __init__(self, point_width: int) -> None:
         super().__init__()
         self.register_buffer('mean', torch.zeros(point_width))
-        self.register_buffer('matrix', torch.eye(point_width))
+        self.register_buffer('matrix', _identity(point_width, point_width))
 
     @property
     def fitted(self) -> bool:
@@ -156,7 +156,7 @@ class ColourBasis(nn.Module):
     def __init__(self, point_width: int) -> None:
         super().__init__()
         self.register_buffer('mean', torch.zeros(point_width))
-        self.register_buffer('components', torch.eye(point_width, 3))
+        self.register_buffer('components', _identity(point_width, 3))
         self.register_buffer('low', torch.zeros(3))
         self.register_buffer('high', torch.ones(3))
 
@@ -198,3 +198,10 @@ def principal_components(centred: Tensor, count: int) -> Tensor:
 def frame_embedding(token: Tensor) -> Tensor:
     """Mean of (M, D) tokens: (D,), zero where there are none."""
     return token.sum(0) / max(len(token), 1)  # (D,)
+
+
+def _identity(rows: int, columns: int) -> Tensor:
+    """(rows, columns) as `torch.eye`, which on `meta` imports the symbolic part of PyTorch."""
+    matrix = torch.zeros(rows, columns)
+    matrix.diagonal().fill_(1)
+    return matrix

@@ -40,15 +40,16 @@ class NeighbourLookup(nn.Module):
         super().__init__()
         self._neighbours = config.neighbours
         self._radius_m = config.neighbour_radius_m
-        side = torch.tensor((-1, 0, 1), dtype=torch.int32) << CELL_BITS  # (3,)
+        slots = STRETCHES * STRETCH_SLOTS
+        side = torch.tensor((-1, 0, 1), dtype=torch.int32, device='cpu') << CELL_BITS  # (3,)
         column = ((side << CELL_BITS)[:, None] + side).flatten()  # (9,)
         beside = torch.cat((column[:4], column[5:]))  # (8,)
-        own = torch.tensor((-1, 0, 1), dtype=torch.int32)  # (3,)
+        own = torch.tensor((-1, 0, 1), dtype=torch.int32, device='cpu')  # (3,)
         for name, value in (
             ('first_cell', torch.cat((beside - 1, own))),  # (11,): cells above each other adjoin
             ('past_cell', torch.cat((beside + 2, own + 1))),  # (11,)
-            ('rank', torch.arange(STRETCH_SLOTS)),  # (4,)
-            ('slot', torch.arange(STRETCHES * STRETCH_SLOTS, dtype=torch.int32)),  # (S,)
+            ('rank', torch.arange(STRETCH_SLOTS, device='cpu')),  # (4,)
+            ('slot', torch.arange(slots, dtype=torch.int32, device='cpu')),  # (S,)
         ):
             self.register_buffer(name, value, persistent=False)
 

@@ -71,16 +71,19 @@ class RotaryPosition(nn.Module):
         self._heads = config.heads
         pairs = config.width // config.heads // 2
         per_axis = -(-pairs // 3)
-        wavelength = torch.logspace(  # (per_axis,)
-            math.log10(4 * config.voxel_m),
-            math.log10(4 * config.range_m),
-            per_axis,
-        )
-        axis = torch.arange(pairs) % 3  # (pairs,)
-        number = torch.zeros(3, pairs)  # (3, pairs)
-        number[axis, torch.arange(pairs)] = (
-            2 * torch.pi / wavelength[torch.arange(pairs) // 3]
-        )  # (pairs,)
+        # On `meta`, where a checkpoint's tensors are described before they are believed, PyTorch
+        # would first import, for seconds, what describes the indexing.
+        with torch.device('cpu'):
+            wavelength = torch.logspace(  # (per_axis,)
+                math.log10(4 * config.voxel_m),
+                math.log10(4 * config.range_m),
+                per_axis,
+            )
+            axis = torch.arange(pairs) % 3  # (pairs,)
+            number = torch.zeros(3, pairs)  # (3, pairs)
+            number[axis, torch.arange(pairs)] = (
+                2 * torch.pi / wavelength[torch.arange(pairs) // 3]
+            )  # (pairs,)
         self.register_buffer('wave_number', number, persistent=False)
 
     def forward(self, centre: Tensor) -> Tensor:
@@ -122,7 +125,7 @@ class Block(nn.Module):
         self.query_key_value = nn.Linear(config.width, 3 * config.width)
         # Queries and keys come twice, the halves of each head swapped the second time: that is
         # cheaper than to move their channels.
-        channel = torch.arange(3 * config.width)  # (3 D,)
+        channel = torch.arange(3 * config.width, device='cpu')  # (3 D,)
         halves = channel[: 2 * config.width].view(2 * config.heads, 2, -1)  # (2 heads, 2, head / 2)
         row = torch.cat((channel, halves.flip(1).flatten()))  # (5 D,)
         self.register_buffer('row', row, persistent=False)

@@ -66,7 +66,10 @@ def test_heads_read_the_space_that_they_are_for(
     logits = read @ head.weight.T + head.bias
     torch.testing.assert_close(head(embedding), logits)
     class_id, probability = head.classify(embedding)
-    assert class_id.tolist() == logits.argmax(1).tolist()
+    first, second = logits.topk(2).values.T
+    clear = first - second > 1e-4  # where no hidden unit is awake, classes are level
+    assert clear.sum() > 20
+    assert class_id[clear].tolist() == logits.argmax(1)[clear].tolist()
     torch.testing.assert_close(probability, logits.softmax(1).amax(1))
 
 

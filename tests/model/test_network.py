@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
 from cross4d_jepa_ros.model.config import ModelConfig, load_model_config
 from cross4d_jepa_ros.model.network import Network
+from tests.checkpoints import SHIPPED
 
 NANO = Path(__file__).parents[2] / 'config' / 'models' / 'nano.yaml'
 
@@ -64,3 +67,15 @@ def test_no_classes_build_no_head(config: ModelConfig) -> None:
     network = Network(config, 0)
     assert network.segmentation is None
     assert not [name for name in network.state_dict() if name.startswith('segmentation')]
+
+
+def test_a_checkpoint_is_checked_without_the_symbolic_part_of_pytorch() -> None:
+    # Which takes longer to import than everything else that a node does before it is ready.
+    code = (
+        'import sys; from pathlib import Path; '
+        'from cross4d_jepa_ros.model.checkpoint import load_checkpoint; '
+        'load_checkpoint(Path(sys.argv[1])); print("sympy" in sys.modules)'
+    )
+    command = [sys.executable, '-c', code, str(SHIPPED)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == 'False'
