@@ -15,10 +15,15 @@ MAKEFILE = (ROOT / 'Makefile').read_text()
 
 
 def rows(heading: str) -> list[list[str]]:
-    """Read the table below a heading."""
+    """Read the rows of all tables below a heading."""
     section = PAGE.partition(f'## {heading}\n')[2].partition('\n## ')[0]
-    lines = [line for line in section.splitlines() if line.startswith('|')]
-    return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines[2:]]
+    lines = section.splitlines()
+    ruled = [at for at, line in enumerate(lines) if line.startswith('|---')]
+    return [
+        [cell.strip() for cell in line.strip('|').split('|')]
+        for at, line in enumerate(lines)
+        if line.startswith('|') and not {at, at + 1} & set(ruled)
+    ]
 
 
 @pytest.mark.parametrize('promise', rows('What is promised'), ids=lambda row: row[0][:50])
@@ -45,7 +50,7 @@ def test_the_commands_are_targets_that_take_these_variables() -> None:
 @pytest.mark.parametrize('limit', rows('How much is believed'), ids=lambda row: row[2].strip('`'))
 def test_a_limit_is_what_it_says(limit: list[str]) -> None:
     module, _, name = limit[2].strip('`').rpartition('.')
-    package = '' if module.startswith('offline_training') else 'cross4d_jepa_ros.'
+    package = '' if module.startswith(('offline_training', 'tests')) else 'cross4d_jepa_ros.'
     value = getattr(importlib.import_module(package + module), name)
     assert value == int(limit[1].replace(' ', ''))
 

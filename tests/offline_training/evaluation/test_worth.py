@@ -85,6 +85,8 @@ def test_what_a_teacher_sees_is_told_where_there_are_targets(
 
     monkeypatch.setattr(evaluate, 'teacher_report', told)
     monkeypatch.setattr(evaluate, 'read_contract', lambda _: SimpleNamespace(colour=False))
+    for module in (worth, label_efficiency):
+        monkeypatch.setattr(module, 'SHARES', (1.0,))
     write_tiny_street(tmp_path / 'other', 2, 0.3)
     fit, index = tmp_path / 'fit.parquet', tmp_path / 'index.parquet'
     for bag, made in ((tmp_path / 'other', fit), (drive, index)):
