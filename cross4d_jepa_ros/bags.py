@@ -325,6 +325,7 @@ class _Storage:
 
     def messages(self, wanted: Collection[str], start_ns: int) -> Iterator[BagMessage]:
         given, last_ns = 0, -1
+        counts: Counter[str] = Counter()
         if self.is_sound:
             try:
                 with Reader(self.path) as reader:  # its own, as a reader has one place in the file
@@ -332,7 +333,14 @@ class _Storage:
                     records = reader.messages(connections, start_ns) if connections else ()
                     for connection, stamp_ns, raw in records:
                         given, last_ns = given + 1, stamp_ns
+                        counts[connection.topic] += 1
                         yield BagMessage(connection.topic, connection.msgtype, stamp_ns, raw)
+                # Zeros over the head of a chunk read as no checksum, and as records of nothing.
+                for topic in self.topics if start_ns <= min(self.stamps_ns, default=0) else ():
+                    if topic.name in wanted and counts[topic.name] < topic.count:
+                        there = f'{counts[topic.name]} messages of {topic.name}'
+                        sentence = f'{self.path.name} holds {there}, its index {topic.count}'
+                        note(self._problems, f'{sentence}: the others are lost')
                 return
             except Exception as error:
                 note(self._problems, f'{self.path.name} is damaged ({error}): messages are missing')
