@@ -14,6 +14,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rclpy._rclpy_pybind11 import RCLError
+from rclpy.context import Context
 
 from cross4d_jepa_ros.model.config import BadConfig, load_model_config
 from cross4d_jepa_ros.sensing.extrinsics import BadExtrinsics, load_extrinsics
@@ -41,6 +43,21 @@ def test_settings(tmp_path: Path, name: str) -> None:
     shutil.copy(ROOT / name, path)
     trials = try_damaged(path, lambda: repr(load(path)), refusal, 200, seed=1, may_change=True)
     assert sum(trials.refused.values()) > 0.4 * sum(trials.tried.values())
+
+
+def test_node_parameters(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """ROS reads these itself: it has to refuse a file by name, and to live through any."""
+    path = tmp_path / 'perception.param.yaml'
+    shutil.copy(ROOT / 'config' / path.name, path)
+
+    def read() -> None:
+        context = Context()
+        context.init(['--ros-args', '--params-file', str(path)])
+        context.shutdown()
+
+    trials = try_damaged(path, read, RCLError, 100, seed=4)
+    assert sum(trials.refused.values()) > 0.2 * sum(trials.tried.values())
+    capfd.readouterr()
 
 
 def test_clicks(tmp_path: Path) -> None:
