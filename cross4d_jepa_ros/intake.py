@@ -171,6 +171,9 @@ class Intake:
         joined, left = worker.stop(JOIN_S + self.telemetry.pipeline_ms(100) / 1e3)
         if left is not None:
             self.ledger.drop(left.entry, Drop.INACTIVE, DEACTIVATED)
+        if joined:
+            # It holds the answerer, and so the model.
+            self._last_worker = None
         return joined
 
     def add_sweep(self, message: Any) -> None:

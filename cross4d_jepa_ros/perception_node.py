@@ -11,6 +11,7 @@ the executor. Timers run on the steady clock, so that a paused /clock silences n
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-import torch
 from geometry_msgs.msg import PointStamped
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
@@ -27,7 +27,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from cross4d_jepa_ros.compute import is_out_of_memory
+from cross4d_jepa_ros.compute import give_back_memory, is_out_of_memory
 from cross4d_jepa_ros.frame_log import FrameLog, run_of
 from cross4d_jepa_ros.health import ClockState, Observation, findings
 from cross4d_jepa_ros.intake import Intake, first_line
@@ -265,9 +265,9 @@ class PerceptionNode(LifecycleNode):
         life, self._life = self._life, None
         if life is not None:
             life.end()
+        del life
         self._teaching.end()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_memory()
         self._entered()
 
     # Callbacks: they store and return
@@ -362,6 +362,8 @@ class PerceptionNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit code."""
+    # rclpy hands signals on to these: like Ctrl-C, SIGTERM does not wait for a model to be loaded.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rclpy.init(args=args)
     try:
         node = PerceptionNode()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,22 @@ def test_auto_is_what_a_gpu_is_fastest_at(
 def test_precisions_that_are_not_here_are_refused(precision: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         choose('cpu', precision)
+
+
+def test_what_was_freed_and_kept_is_given_back() -> None:
+    def resident_mb() -> float:
+        return int(Path('/proc/self/statm').read_text().split()[1]) * 4096 / 1e6
+
+    blocks = [bytearray(100_000) for _ in range(2000)]
+    top = blocks[-1]
+    del blocks
+    before_mb = resident_mb()
+
+    Compute(torch.device('cpu'), torch.float32).free()
+
+    # What lies below the last block that is in use.
+    assert resident_mb() < before_mb - 100
+    assert len(top) == 100_000
 
 
 def test_copies_outlive_their_source() -> None:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -398,6 +400,18 @@ def test_a_model_that_does_not_fit_is_refused_with_the_knob(
     bench.wait(bench.state)
     text = bench.finding('configure failed', "can't allocate memory", 'take a smaller model')
     assert '\n' not in text
+
+
+def test_cleanup_lets_go_of_the_model(bench: Bench) -> None:
+    node = bench.perception(cameras=0)
+    bench.wait_active()
+    pipeline = weakref.ref(node._life.pipeline)
+
+    assert request(bench, Transition.TRANSITION_DEACTIVATE)
+    assert request(bench, Transition.TRANSITION_CLEANUP)
+    gc.collect()
+
+    assert pipeline() is None
 
 
 def test_lifecycle_in_any_order_and_illegal_requests(

@@ -9,7 +9,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from array import array
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,15 @@ def process(
         text=True,
         **options,
     )
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Put back what a node's process changes for good."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    rclpy.try_shutdown()
+    signal.signal(signal.SIGTERM, before)
 
 
 def received(bench: Bench) -> int:
@@ -158,14 +169,26 @@ def test_a_signal_while_the_node_is_being_made(
         raise error
 
     monkeypatch.setattr(perception_node, 'PerceptionNode', made)
-    try:
-        if code is None:
-            with pytest.raises(RuntimeError, match='a defect'):
-                perception_node.main([])
-        else:
-            assert perception_node.main([]) == code
-    finally:
-        rclpy.try_shutdown()
+    if code is None:
+        with pytest.raises(RuntimeError, match='a defect'):
+            perception_node.main([])
+    else:
+        assert perception_node.main([]) == code
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_does_not_wait_for_a_model_to_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def made() -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(20)
+
+    monkeypatch.setattr(perception_node, 'PerceptionNode', made)
+    start = time.monotonic()
+
+    assert perception_node.main([]) == 0
+    assert time.monotonic() - start < 10
 
 
 def demo(domain: int, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
