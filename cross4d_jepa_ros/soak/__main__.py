@@ -15,6 +15,7 @@ import json
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from cross4d_jepa_ros.soak.report import crashes, draw, memory, show, summed, un
 from cross4d_jepa_ros.soak.stage import WATCHED, Stage
 from cross4d_jepa_ros.soak.watch import Watch, wrong_answers
 
+OLD = ('*.log', 'report.json', 'rss.png')
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run the soak; returns the exit code."""
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     use_large_message_profile()
     fresh_domain()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    for old in (*arguments.out.glob('*.log'), arguments.out / 'report.json'):
+    for old in chain.from_iterable(map(arguments.out.glob, OLD)):
         old.unlink(missing_ok=True)
     console = Console()
     report = soak(arguments.out, arguments.minutes, arguments.seed, console)

@@ -165,9 +165,13 @@ class SensorProcess(Process):
 
 
 def fresh_domain() -> None:
-    """Keep this process and its children on this machine, in a domain of their own."""
+    """Keep this process and its children on this machine, in a domain of their own.
+
+    One above Linux's ephemeral ports: those below are other people's, and a foreign node of the
+    same name would be taken for the one under test.
+    """
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 99))
+    os.environ.setdefault('ROS_DOMAIN_ID', str(215 + os.getpid() % 18))
 
 
 def seconds_since(at_ns: int) -> float:
