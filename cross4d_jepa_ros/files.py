@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
@@ -74,7 +75,7 @@ def one_writer(path: Path, what: str) -> Iterator[None]:
 
     Raises:
         InUse: Another process writes it; names its id.
-        OSError: The lock file cannot be written.
+        OSError: The lock file cannot be written, or its file system knows no locks; names it.
 
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -82,7 +83,10 @@ def one_writer(path: Path, what: str) -> Iterator[None]:
         try:
             # Of the process, not of the open file: those that it forks do not hold it on.
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                error.filename = str(path)
+                raise
             stream.seek(0)
             holder = stream.read().strip() or 'unknown'
             msg = (

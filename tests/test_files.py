@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import multiprocessing.synchronize
 import os
@@ -100,6 +102,17 @@ def test_the_name_is_brought_to_the_disk_too(
     write_atomically(tmp_path / 'a.json', 'new')
     assert [file.name.startswith('.a.json.') for file in synced] == [True, False]
     assert synced[1] == tmp_path
+
+
+def test_a_file_system_without_locks_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(*_: object) -> None:
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'lockf', without)
+    with pytest.raises(OSError, match=r'No locks.*\.lock'), one_writer(tmp_path / '.lock', 'it'):
+        pass
 
 
 def hold(path: Path, held: multiprocessing.synchronize.Event) -> None:
