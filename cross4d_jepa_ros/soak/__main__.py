@@ -99,12 +99,11 @@ def soak(out: Path, minutes: float, seed: int, console: Console) -> dict[str, An
     score = conductor.score
     if score.memory:
         draw(out / 'rss.png', score)
-    first_cycle = score.cycles[0] if score.cycles else None
     report = {
         **summed(stage.ended),
         'in_flight_max': watch.in_flight_most,
         'faults': [asdict(fault) for fault in score.faults],
-        'rss_mb': memory(score.memory, first_cycle),
+        'rss_mb': memory(score.memory, score.cycles),
         'crashes': crashes(stage.ended) + ([problem] if problem else []),
         'silence_s': round(score.silence_s, 2),
         'unbalanced': watch.unbalanced,
@@ -112,7 +111,7 @@ def soak(out: Path, minutes: float, seed: int, console: Console) -> dict[str, An
         'answers_received': len(watch.answers),
         'wrong_answers': wrong_answers(stage.sent, watch.answers),
         'lives': len(stage.ended),
-        'cycles_s': [round(end, 1) for end in score.cycles],
+        'cycles_s': [end for end, _ in score.cycles],
         'untried': untried(score.faults),
         'others_cpu_share': None if others_share is None else round(others_share, 3),
         'model_sha256': watch.model_sha256,

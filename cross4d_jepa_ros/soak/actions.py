@@ -74,7 +74,7 @@ def _asked(stage: Stage, transition: int, state: str) -> Steps:
 
 
 def transitions(stage: Stage) -> Steps:
-    """Ask for transitions at random, also for illegal ones; then for what leads to no sweeps.
+    """Ask for transitions at random, also for illegal ones; then for those to unconfigured.
 
     Returns:
         When the node was first told to stop, steady ns.
@@ -85,13 +85,17 @@ def transitions(stage: Stage) -> Steps:
     for _ in range(TRANSITIONS):
         state = yield from _asked(stage, stage.draw.choice(list(LABELS)), state)
     if state == 'active':
-        yield from _asked(stage, Transition.TRANSITION_DEACTIVATE, state)
+        state = yield from _asked(stage, Transition.TRANSITION_DEACTIVATE, state)
         began_ns = time.monotonic_ns()
+    if state == 'inactive':
+        yield from _asked(stage, Transition.TRANSITION_CLEANUP, state)
     return began_ns
 
 
 def activate(stage: Stage) -> Steps:
     """Bring the node back to work from wherever it is."""
+    now_ns = time.monotonic_ns()
+    yield from stage.until(lambda: stage.heard.at_ns > now_ns, ACTIVE_LIMIT_S)
     state = stage.heard.state
     if state == 'unconfigured':
         state = yield from _asked(stage, Transition.TRANSITION_CONFIGURE, state)

@@ -108,12 +108,12 @@ LOUD = (
         begin=actions.starve_thrice,
         end=actions.activate,
     ),
-    Kind(
-        'lifecycle_at_random',
-        (('node', 'no sweep is taken'),),
-        begin=actions.transitions,
-        end=actions.activate,
-    ),
+)
+LIFECYCLE = Kind(
+    'lifecycle_at_random',
+    (('node', 'no sweep is taken'),),
+    begin=actions.transitions,
+    end=actions.activate,
 )
 SIGNALS = (
     Kind('sigint', named=Named.NEVER, begin=actions.interrupt, end=actions.start_again),
@@ -169,7 +169,7 @@ QUIET = (
     ),
     Kind('clock_stops', (('node', 'stood still'),), sensors={'clock': 'none'}, sign=Sign.UNSAID),
 )
-KINDS = (*LOUD, *SIGNALS, *CAMERAS, *QUIET)
+KINDS = (LIFECYCLE, *LOUD, *SIGNALS, *CAMERAS, *QUIET)
 
 
 @dataclass
@@ -218,14 +218,15 @@ def _within(seconds: float | None, limit_s: float) -> bool:
 def turns(seed: int) -> Iterator[list[tuple[Kind, ...]]]:
     """Yield one cycle after the other: every kind once, those of a tuple at the same time.
 
-    The first cycle begins with the signal that ends the watched node, so that the life which
-    follows sees every other kind within it and its memory can be judged from then on.
+    The first cycle begins with the signal that ends the watched node. Each goes on with the
+    transitions, which give the memory of the model back, so that at the end of every cycle the
+    same has happened since and the memory of one can be held against that of another.
     """
     draw = Random(seed)
     first = True
     while True:
         quiet, cameras, signals = (draw.sample(k, len(k)) for k in (QUIET, CAMERAS, SIGNALS))
-        begin = [(signals.pop(),)] if first else []
+        begin = [(signals.pop(),), (LIFECYCLE,)] if first else [(LIFECYCLE,)]
         together = zip_longest(quiet, cameras, signals)
         rest = [tuple(filter(None, kinds)) for kinds in together] + [(kind,) for kind in LOUD]
         draw.shuffle(rest)

@@ -23,9 +23,7 @@ import matplotlib.pyplot as plt
 
 GROWTH_LIMIT_MB_PER_MINUTE = 1.0
 END_LIMIT = 1.05
-# Less is noise: what the allocator keeps from one fault to the next.
-JUDGED_AFTER_S = 120.0
-SPAN_S = 30.0
+JUDGED_CYCLES = 3
 SILENCE_LIMIT_S = 10.0
 
 Sample = tuple[float, float, int]
@@ -42,35 +40,28 @@ def summed(lives: Sequence[Ended]) -> dict[str, Any]:
     return {'received': received, 'answered': answered, 'dropped': dict(dropped)}
 
 
-def memory(samples: Sequence[Sample], first_cycle_s: float | None) -> dict[str, Any]:
+def memory(samples: Sequence[Sample], cycles: Sequence[tuple[float, float]]) -> dict[str, Any]:
     """Judge resident memory from the end of the first full cycle of faults on.
 
     Args:
         samples: (s, MB, threads) of the watched node, each second.
-        first_cycle_s: When every kind of fault had been played once; None: never.
+        cycles: (s, MB) at the end of each full cycle.
 
     Returns:
-        `each_10_s` (MB), `most`, `threads_most`, and, where there are two minutes to judge,
-        `after_first_cycle`, `end` (medians over half a minute) and `mb_per_minute` (least squares).
+        `each_10_s` (MB), `most`, `threads_most`, `cycles` (MB at the end of each), and, where there
+        are three cycles to judge, `mb_per_minute` (least squares over their ends).
 
     """
     result: dict[str, Any] = {
         'each_10_s': [mb for _, mb, _ in samples[::10]],
         'most': max((mb for _, mb, _ in samples), default=0.0),
         'threads_most': max((threads for *_, threads in samples), default=0),
+        'cycles': [mb for _, mb in cycles],
     }
-    later = [] if first_cycle_s is None else [s for s in samples if s[0] > first_cycle_s]
-    if not later or later[-1][0] - later[0][0] < JUDGED_AFTER_S:
-        return result
-    seconds, resident = np.array(later)[:, :2].T
-    slope = np.polyfit(seconds / 60, resident, 1)[0]
-    start = np.median(resident[seconds < seconds[0] + SPAN_S])
-    end = np.median(resident[seconds > seconds[-1] - SPAN_S])
-    result |= {
-        'after_first_cycle': round(float(start), 1),
-        'end': round(float(end), 1),
-        'mb_per_minute': round(float(slope), 3),
-    }
+    if len(cycles) >= JUDGED_CYCLES:
+        seconds, resident = np.array(cycles).T
+        slope = np.polyfit(seconds / 60, resident, 1)[0]
+        result['mb_per_minute'] = round(float(slope), 3)
     return result
 
 
@@ -82,7 +73,7 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
     resident = report['rss_mb']
     growth = ''
     if 'mb_per_minute' in resident:
-        ratio = resident['end'] / resident['after_first_cycle']
+        ratio = resident['cycles'][-1] / resident['cycles'][0]
         if resident['mb_per_minute'] >= GROWTH_LIMIT_MB_PER_MINUTE or ratio > END_LIMIT:
             growth = f'{resident["mb_per_minute"]} MB a minute, {ratio:.3f} times at the end'
     silence = report['silence_s']
@@ -118,7 +109,7 @@ def draw(path: Path, score: Score) -> None:
     for fault in score.faults:
         colour = 'red' if fault.problem else 'lightgrey'
         panel.axvline(fault.t / 60, color=colour, linewidth=0.5, zorder=0)
-    for end in score.cycles:
+    for end, _ in score.cycles:
         panel.axvline(end / 60, color='black', linewidth=0.8, linestyle='--')
     panel.set_xlabel('minutes; grey: a fault, red: one that went wrong, dashed: all kinds played')
     panel.set_ylabel('resident memory of the node, MB')
