@@ -15,7 +15,6 @@ import argparse
 import hashlib
 import json
 import multiprocessing
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -42,7 +41,7 @@ from offline_training.make_street_bag import VERSION
 from offline_training.probes import LINEAR_PROBE, MLP_PROBE, ProbeConfig, fit_probe
 from offline_training.segmentation_run import answered
 from offline_training.street.classes import CAR, CLASS_NAMES
-from offline_training.street_recordings import ONE_THREAD
+from offline_training.street_recordings import one_thread
 from offline_training.train_segmentation import sweep_files, train
 from offline_training.training_settings import Towns, Training, load_training
 
@@ -213,9 +212,8 @@ def run(training: Training, config: CheckConfig, console: Console) -> dict[str, 
         for memory in (False, True)
     }
     missing = {key: path for key, path in files.items() if not path.exists()}
-    os.environ.update(ONE_THREAD)  # a spawned process reads them when it imports
     spawn = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(PROCESSES, spawn) as pool:
+    with one_thread(), ProcessPoolExecutor(PROCESSES, spawn) as pool:
         jobs = {pool.submit(measured, training, config, *key): key for key in missing}
         try:
             for job in as_completed(jobs):

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -80,9 +81,7 @@ def _record_missing(
         for stale in folder.glob(f'street_*_{seed}_*'):
             if not stale.name.startswith(f'street_{VERSION}_'):
                 shutil.rmtree(stale)
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(ONE_THREAD)  # a spawned process reads them when it imports
-    try:
+    with one_thread():
         spawn = multiprocessing.get_context('spawn')
         with ProcessPoolExecutor(os.cpu_count(), spawn, initializer=_settle) as pool:
             jobs = [
@@ -100,6 +99,15 @@ def _record_missing(
                     msg = f'a process that makes recordings in {folder} died: is memory short?'
                     raise OSError(msg) from error
                 raise
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Have processes that are spawned meanwhile compute on one thread: they read it on import."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        yield
     finally:
         for name, value in before.items():
             if value is None:
