@@ -66,9 +66,7 @@ def test_a_damaged_file_is_refused_when_it_is_opened(tmp_path: Path, damage: str
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(content) if damage == 'bit' else path.unlink()
-    with pytest.raises(
-        BadSweeps, match=r'drive\.safetensors is damaged .*delete it, and'
-    ):
+    with pytest.raises(BadSweeps, match=r'drive\.safetensors is damaged .*delete it, and'):
         SweepFiles([path])
 
 
