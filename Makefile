@@ -67,8 +67,19 @@ pretrain-demo: $(VENV)/ready
 	  $(if $(IMAGE),--images $(IMAGE)) $(if $(EXTRINSICS),--extrinsics '$(EXTRINSICS)') \
 	  $(if $(ODOMETRY),--odometry '$(ODOMETRY)'))
 
-# Remakes the checkpoint that ships: first single sweeps, then windows of them.
+# Remakes the checkpoint that ships: pretrained without labels on drives through 48 towns, then taught
+# classes on 72 others, first on single sweeps, then on windows of them. Goes on where it stopped.
+DRIVES := out/training/drives
+PRETRAINED := out/training/demo_pretraining
 demo-checkpoint: $(VENV)/ready
+	for town in $$(seq 1000 1047); do test -d $(DRIVES)/$$town || $(BIN)/python -m \
+	  offline_training.make_street_bag $(DRIVES)/$$town --seed $$town --seconds 2 || exit 1; done
+	$(BIN)/python -m offline_training.index_bags $(DRIVES)/* --points /lidar/points --images \
+	  /camera_left/image_raw/compressed /camera_right/image_raw/compressed --out out/training/drives.parquet
+	$(BIN)/python -m offline_training.cache_targets out/training/drives.parquet --input-height 384 \
+	  --out out/training/targets
+	$(BIN)/python -m offline_training.pretrain config/pretraining/demo.yaml --index out/training/drives.parquet \
+	  --targets out/training/targets --out $(PRETRAINED) --resume
 	$(BIN)/python -m offline_training.train_segmentation config/training/demo_sweeps.yaml out/training/demo_sweeps.safetensors
 	$(BIN)/python -m offline_training.train_segmentation config/training/demo.yaml config/demo.safetensors
 

@@ -29,7 +29,7 @@ def test_the_shipped_file_is_what_its_settings_describe() -> None:
     assert contract.model == load_model_config(ROOT / 'config' / 'models' / settings.model)
     assert (contract.class_names, contract.palette) == (CLASS_NAMES, tuple(PALETTE.values()))
     training = contract.training
-    assert training['kind'] == 'supervised'
+    assert training['kind'] == 'fine_tuned'
     assert (training['seed'], training['epochs']) == (settings.seed, settings.epochs)
     seeds = f'seeds {settings.towns.seeds[0]} to {settings.towns.seeds[-1]}'
     assert f'street {VERSION}, {settings.towns.count} towns ({seeds})' in str(training['data'])
