@@ -34,6 +34,7 @@ from cross4d_jepa_ros.intake import Intake, first_line
 from cross4d_jepa_ros.ledger import Counts, Drop
 from cross4d_jepa_ros.model.prototypes import named_together
 from cross4d_jepa_ros.pipeline import Pipeline
+from cross4d_jepa_ros.retained_memory import CHECKED_EVERY_S, RetainedMemory
 from cross4d_jepa_ros.ros import parameters
 from cross4d_jepa_ros.ros.answering import Answering
 from cross4d_jepa_ros.ros.diagnostics import (
@@ -91,6 +92,7 @@ class PerceptionNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._diagnose, clock=self._steady)
         self.create_timer(GRAPH_PERIOD_S, self._watch_graph, clock=self._steady)
+        self.create_timer(CHECKED_EVERY_S, RetainedMemory().check, clock=self._steady)
         self.create_timer(SYNC_PERIOD_S, self._release_late, clock=self._steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(

@@ -111,7 +111,7 @@ def soak(out: Path, minutes: float, seed: int, console: Console) -> dict[str, An
         'answers_received': len(watch.answers),
         'wrong_answers': wrong_answers(stage.sent, watch.answers),
         'lives': len(stage.ended),
-        'cycles_s': [end for end, _ in score.cycles],
+        'cycles_s': score.cycles,
         'untried': untried(score.faults),
         'others_cpu_share': None if others_share is None else round(others_share, 3),
         'model_sha256': watch.model_sha256,

@@ -34,14 +34,14 @@ class Score:
 
     Attributes:
         faults: In the order of their beginnings.
-        cycles: When every kind had been played once more, s, and resident MB then.
+        cycles: When every kind had been played once more, s.
         memory: (s since the beginning, resident MB, threads) of the watched node, each second.
         silence_s: Longest time without `/diagnostics` from it, outside of its starts.
 
     """
 
     faults: list[Fault] = field(default_factory=list)
-    cycles: list[tuple[float, float]] = field(default_factory=list)
+    cycles: list[float] = field(default_factory=list)
     memory: list[tuple[float, float, int]] = field(default_factory=list)
     silence_s: float = 0.0
 
@@ -94,7 +94,7 @@ class Conductor:
                     return
                 progress(', '.join(kind.name for kind in kinds))
                 self._run([self._fault(kind) for kind in kinds])
-            self.score.cycles.append((round(self.seconds, 1), round(stage.life.memory()[0], 1)))
+            self.score.cycles.append(round(self.seconds, 1))
 
     def _finish(self) -> None:
         """Let what is in flight come out and end the node by Ctrl-C."""

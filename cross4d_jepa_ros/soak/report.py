@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,26 +41,33 @@ def summed(lives: Sequence[Ended]) -> dict[str, Any]:
     return {'received': received, 'answered': answered, 'dropped': dict(dropped)}
 
 
-def memory(samples: Sequence[Sample], cycles: Sequence[tuple[float, float]]) -> dict[str, Any]:
+def memory(samples: Sequence[Sample], ends_s: Sequence[float]) -> dict[str, Any]:
     """Judge resident memory from the end of the first full cycle of faults on.
+
+    A cycle holds peaks of its own making, 500,000 points at once for one: its figure is the median.
 
     Args:
         samples: (s, MB, threads) of the watched node, each second.
-        cycles: (s, MB) at the end of each full cycle.
+        ends_s: When each full cycle was over.
 
     Returns:
-        `each_10_s` (MB), `most`, `threads_most`, `cycles` (MB at the end of each), and, where there
-        are three cycles to judge, `mb_per_minute` (least squares over their ends).
+        `each_10_s` (MB), `most`, `threads_most`, `cycles` (MB in each), and, where there are three
+        cycles after the first, `mb_per_minute` (least squares over them).
 
     """
+    cycles = [
+        (end, round(float(np.median(part)), 1))
+        for begin, end in pairwise((0.0, *ends_s))
+        if (part := [mb for second, mb, _ in samples if begin <= second < end])
+    ]
     result: dict[str, Any] = {
         'each_10_s': [mb for _, mb, _ in samples[::10]],
         'most': max((mb for _, mb, _ in samples), default=0.0),
         'threads_most': max((threads for *_, threads in samples), default=0),
         'cycles': [mb for _, mb in cycles],
     }
-    if len(cycles) >= JUDGED_CYCLES:
-        seconds, resident = np.array(cycles).T
+    if len(cycles) > JUDGED_CYCLES:
+        seconds, resident = np.array(cycles[1:]).T
         slope = np.polyfit(seconds / 60, resident, 1)[0]
         result['mb_per_minute'] = round(float(slope), 3)
     return result
@@ -73,7 +81,7 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
     resident = report['rss_mb']
     growth = ''
     if 'mb_per_minute' in resident:
-        ratio = resident['cycles'][-1] / resident['cycles'][0]
+        ratio = resident['cycles'][-1] / resident['cycles'][1]
         if resident['mb_per_minute'] >= GROWTH_LIMIT_MB_PER_MINUTE or ratio > END_LIMIT:
             growth = f'{resident["mb_per_minute"]} MB a minute, {ratio:.3f} times at the end'
     silence = report['silence_s']
@@ -109,7 +117,7 @@ def draw(path: Path, score: Score) -> None:
     for fault in score.faults:
         colour = 'red' if fault.problem else 'lightgrey'
         panel.axvline(fault.t / 60, color=colour, linewidth=0.5, zorder=0)
-    for end, _ in score.cycles:
+    for end in score.cycles:
         panel.axvline(end / 60, color='black', linewidth=0.8, linestyle='--')
     panel.set_xlabel('minutes; grey: a fault, red: one that went wrong, dashed: all kinds played')
     panel.set_ylabel('resident memory of the node, MB')

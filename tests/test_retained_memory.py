@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a peak has left is given back, what every sweep needs again is kept."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from cross4d_jepa_ros.retained_memory import REMEMBERED, RetainedMemory, own_bytes
+
+MB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ('held_mb', 'given_back'),
+    [
+        ((300, 310, 305, 320), []),
+        ((300, 560, 310), [1]),
+        ((300, 560, 550), [1, 2]),
+        ((20, 45, 20), []),
+        ((1000, 1200, 1260), [2]),
+        ((200, *[500] * (REMEMBERED + 3)), list(range(1, REMEMBERED))),
+    ],
+    ids=('steady', 'peak', 'peak_that_stays', 'little', 'a_quarter', 'new_normal'),
+)
+def test_only_a_peak_is_given_back(held_mb: tuple[int, ...], given_back: list[int]) -> None:
+    left = list(held_mb)
+    given: list[int] = []
+    retained = RetainedMemory(
+        lambda: left.pop(0) * MB, lambda: given.append(len(held_mb) - len(left) - 1)
+    )
+    for _ in held_mb:
+        retained.check()
+
+    assert given == given_back
+
+
+# Holes between blocks that stay: what a large sweep leaves in the heap.
+HOLES = """
+from cross4d_jepa_ros.pipeline import keep_freed_memory
+from cross4d_jepa_ros.retained_memory import RetainedMemory, own_bytes
+import numpy as np
+keep_freed_memory()
+retained = RetainedMemory()
+retained.check()
+before = own_bytes()
+blocks = [np.ones(1 << 20, np.uint8) for _ in range(200)]
+kept, blocks = blocks[::2], None
+held = own_bytes()
+retained.check()
+print(held - before, own_bytes() - before)
+"""
+
+
+def test_holes_in_the_heap_go_back_to_the_system() -> None:
+    assert own_bytes() > 10 * MB
+    done = subprocess.run(
+        [sys.executable, '-c', HOLES], capture_output=True, text=True, check=True, env=os.environ
+    )
+    held, left = map(int, done.stdout.split())
+
+    assert held > 150 * MB
+    assert 90 * MB < left < 120 * MB
