@@ -19,8 +19,9 @@ import torch
 GRACE_S = 2.0
 # Set by pytest in each phase of a test, and by PyTorch when a part of it is imported.
 _PASSED_OVER = {'PYTEST_CURRENT_TEST', 'TORCHINDUCTOR_CACHE_DIR'}
-# Of Python: started once, for the process.
+# Of Python and of tqdm: started once, for the process.
 _PERMANENT = b'multiprocessing.resource_tracker'
+_PERMANENT_THREAD = 'tqdm_monitor'
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class State:
         return found
 
     def _lasting(self) -> list[str]:
-        threads = [f'the thread {one.name!r}' for one in set(threading.enumerate()) - self.threads]
+        fresh = set(threading.enumerate()) - self.threads
+        threads = [f'the thread {one.name!r}' for one in fresh if one.name != _PERMANENT_THREAD]
         children = [pid for pid in _children() if pid not in self.children]
         return sorted(threads) + [f'the process {pid} ({_command(pid)})' for pid in children]
 
