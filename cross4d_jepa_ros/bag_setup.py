@@ -27,6 +27,7 @@ from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 
 POINTS_TYPE = 'sensor_msgs/msg/PointCloud2'
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 ODOMETRY_TYPE = 'nav_msgs/msg/Odometry'
 # Encodings that hold distances or temperatures.
 _NO_COLOUR = ('16uc1', '32fc1', 'mono16')
