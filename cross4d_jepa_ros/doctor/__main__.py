@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from cross4d_jepa_ros.doctor.machine import machine, model_file
 from cross4d_jepa_ros.doctor.recording import Examined, examine, topics
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.health import Finding, Level
+from cross4d_jepa_ros.ros.transport import use_large_message_profile
 from cross4d_jepa_ros.shared_files import DEMO_CHECKPOINT, shared_file
 
 STYLES = {Level.OK: 'green', Level.WARN: 'yellow', Level.ERROR: 'red'}
@@ -57,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
         out.mkdir(parents=True, exist_ok=True)
         for old in ('report.json', 'perception.yaml'):
             (out / old).unlink(missing_ok=True)
-        say(machine())
+        said = dict(os.environ)
+        use_large_message_profile()
+        say(machine(said))
         say([model_file(arguments.model or shared_file(DEMO_CHECKPOINT))])
         with ExitStack() as stack:
             path = arguments.bag
@@ -66,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
 
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix='doctor_')))
                 path = folder / 'overheard'
-                say(overheard(path, arguments.seconds, arguments.reliability))
+                say(overheard(path, arguments.seconds))
             bag = stack.enter_context(Bag(path))
             setup = _settled(bag, arguments)
             report = _look(bag, setup, arguments, say)

@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,9 +23,14 @@ from cross4d_jepa_ros.shared_files import PACKAGE
 OLDEST_PYTHON = (3, 11)
 
 
-def machine() -> list[Finding]:
-    """Judge the interpreter, the packages, the GPU and the middleware of this process."""
-    return [_interpreter(), _packages(), _gpu(), _middleware()]
+def machine(environment: Mapping[str, str]) -> list[Finding]:
+    """Judge the interpreter, the packages, the GPU and the middleware.
+
+    Args:
+        environment: Of the shell, as it was before this process changed its own.
+
+    """
+    return [_interpreter(), _packages(), _gpu(), _middleware(environment)]
 
 
 def _interpreter() -> Finding:
@@ -72,19 +78,19 @@ def _gpu() -> Finding:
     return Finding(Level.OK, 'GPU', f'{properties.name}, {memory:.0f} GiB, {compute.precision}')
 
 
-def _middleware() -> Finding:
+def _middleware(environment: Mapping[str, str]) -> Finding:
     try:
         from rclpy.utilities import get_rmw_implementation_identifier
 
         rmw = get_rmw_implementation_identifier()
     except ImportError as error:
         return Finding(Level.ERROR, 'DDS', f'rclpy cannot be imported ({error}): source the ROS')
-    domain = os.environ.get('ROS_DOMAIN_ID', '0')
-    problem = missing_profile(rmw)
+    domain = environment.get('ROS_DOMAIN_ID', '0')
+    problem = missing_profile(rmw, environment)
     if problem:
         text = f'{rmw}, domain {domain}: {problem}; the launch files do so for the node'
         return Finding(Level.WARN, 'DDS', text)
-    profile = f', profile {os.environ[profile_variable()]}' if 'fastrtps' in rmw else ''
+    profile = f', profile {environment[profile_variable()]}' if 'fastrtps' in rmw else ''
     return Finding(Level.OK, 'DDS', f'{rmw}, domain {domain}{profile}')
 
 

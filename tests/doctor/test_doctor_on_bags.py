@@ -138,7 +138,10 @@ AS_LIDAR = np.eye(4)
 
 @pytest.mark.parametrize(
     ('camera_from_lidar', 'words'),
-    [(AS_LIDAR, 'an optical frame looks along z'), (BACKWARDS, 'turned the wrong way')],
+    [
+        (AS_LIDAR, 'an optical frame looks along z'),
+        (BACKWARDS, 'only 0% of the points lie in front of it'),
+    ],
     ids=['not optical', 'looks back'],
 )
 def test_wrong_extrinsics_are_named(
@@ -160,7 +163,7 @@ def test_wrong_extrinsics_are_named(
     level, sentence = said(report, f'projection {IMAGE}')
     assert level == 'error'
     assert sentence.startswith('wrong extrinsics? ')
-    assert words in sentence or 'lie in front of it' in sentence
+    assert words in sentence
 
 
 def test_a_missing_transform_is_named(tmp_path: Path) -> None:
