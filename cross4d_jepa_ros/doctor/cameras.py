@@ -95,7 +95,13 @@ def placement(
 def projection(
     image: str, camera: int, frames: Sequence[BagFrame], picture: Path
 ) -> tuple[Finding, dict[str, float | None]]:
-    """Judge a calibration by the points in the images, and draw the clearest sweep.
+    """Judge a calibration by the points in the images, and draw one sweep.
+
+    Args:
+        image: Topic.
+        camera: Its number.
+        frames: At least one of them with an image of this camera.
+        picture: PNG to write.
 
     Returns:
         The finding; `coverage`, `edge_distance_px` and `edge_chance_px`.
@@ -109,10 +115,6 @@ def projection(
         panels.append(
             panel(image, view.image, view.camera, view.camera_from_base, xyz, offset_ns, times)
         )
-    if not panels:
-        picture.unlink(missing_ok=True)
-        nothing = dict.fromkeys(('coverage', 'edge_distance_px', 'edge_chance_px'))
-        return Finding(Level.ERROR, about, 'no picture: no point can be projected'), nothing
     share = statistics.fmean(
         len(shown.found.point) / max(1, len(made.frame.xyz_base))
         for shown, (made, _) in zip(panels, _views(camera, frames), strict=True)

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.progress import track
 
 from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames
 from cross4d_jepa_ros.bag_setup import (
@@ -24,21 +26,25 @@ from cross4d_jepa_ros.bags import TF_TYPE, BadBag, Bag, BagTopic, note
 from cross4d_jepa_ros.doctor.cameras import calibrated, picture_name, placement, projection
 from cross4d_jepa_ros.doctor.clouds import fields
 from cross4d_jepa_ros.doctor.stamps import (
+    LATE_NS,
     TOLERANCE_NS,
     Offsets,
     Stamps,
+    clocks_apart_ns,
     matching,
     offsets_of,
     timing,
 )
 from cross4d_jepa_ros.health import Finding, Level, best_effort_refused
-from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
+from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, load_extrinsics
 from cross4d_jepa_ros.sensing.frames import calibrations
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns
 
 INPUT_TYPES = (POINTS_TYPE, *IMAGE_TYPES, INFO_TYPE, ODOMETRY_TYPE, TF_TYPE)
 # Sweeps whose points are projected.
 SAMPLES = 8
+# Among these one with points is looked for.
+FIRST_CLOUDS = 20
 
 
 @dataclass
@@ -74,8 +80,9 @@ def topics(bag: Bag, used: Sequence[str], reliability: str, *, live: bool) -> li
             continue
         rate = f', {topic.count / seconds:.1f} a second' if seconds > 0 and topic.count > 1 else ''
         said = f'{topic.msgtype}, {topic.count} messages{rate}, {_quality(topic, live)}'
-        doubt = _refused(topic, reliability, live) if topic.name in used else ''
-        said += '' if topic.name in used else ' (not used)'
+        is_used = topic.name in used or topic.msgtype == TF_TYPE
+        doubt = _refused(topic, reliability, live) if is_used else ''
+        said += '' if is_used else ' (not used)'
         level = Level.ERROR if doubt else Level.OK
         if not topic.count:
             level, doubt = max(level, Level.WARN), doubt or 'nothing came'
@@ -122,42 +129,70 @@ def examine(bag: Bag, setup: BagSetup, out: Path, *, clock: str) -> Examined:
         )
     if setup.points in empty:
         return result
-    first = next(readable(bag, setup.points))
-    judged, result.parameters = fields(setup.points, first)
+    judged, result.parameters = fields(setup.points, _first_cloud(bag, setup.points))
     result.findings.append(judged)
     sweeps = stamps[setup.points]
     offsets = [offsets_of(sweeps, stamps[topic]) for topic in setup.images]
-    aims = [found.aim_s for found in offsets]
     if setup.images:
-        result.parameters['sync.offsets'] = aims
+        result.parameters['sync.offsets'] = [found.aim_s for found in offsets]
+    for topic in setup.images:
+        apart_ns = clocks_apart_ns(sweeps, stamps[topic])
+        if topic not in empty and (apart_ns is None or abs(apart_ns) > LATE_NS):
+            result.parameters['sync.stamp_source'] = 'arrival'
     frames = _frames(bag, setup, sweeps, offsets)
-    known = calibrations(
-        load_extrinsics(setup.extrinsics) if setup.extrinsics else None, setup.images
-    )
+    extrinsics = load_extrinsics(setup.extrinsics) if setup.extrinsics else None
+    known = calibrations(extrinsics, setup.images)
     for camera, topic in enumerate(setup.images):
-        if topic in empty:
-            continue
-        info_topic = setup.camera_infos[camera]
-        info = next(islice(readable(bag, info_topic), 1), None)
-        count = bag.topics[info_topic].count if info_topic in bag.topics else 0
-        result.findings.append(matching(topic, sweeps, stamps[topic], offsets[camera]))
-        intrinsics = calibrated(topic, info_topic, info, count, known.get(camera))
-        result.findings.append(intrinsics)
-        figures: dict[str, float | None] = {}
-        if intrinsics.level < Level.ERROR:
-            result.findings.append(placement(topic, camera, frames, known.get(camera)))
-            if result.findings[-1].level < Level.ERROR:
-                picture = out / picture_name(camera, topic)
-                finding, figures = projection(topic, camera, frames, picture)
-                result.findings.append(finding)
-        result.cameras[topic] = {'offset_ms': _summary(offsets[camera]), **figures}
+        if topic not in empty:
+            result.findings.append(matching(topic, sweeps, stamps[topic], offsets[camera]))
+            found, figures = _calibration(bag, setup, camera, frames, known.get(camera), out)
+            result.findings += found
+            result.cameras[topic] = {'offset_ms': _summary(offsets[camera]), **figures}
     result.findings += _motion(frames)
     return result
 
 
+def _first_cloud(bag: Bag, topic: str) -> Any:
+    """Return the first cloud, of the first few one with points."""
+    clouds = list(islice(readable(bag, topic), FIRST_CLOUDS))
+    return next((cloud for cloud in clouds if cloud.width * cloud.height), clouds[0])
+
+
+def _calibration(
+    bag: Bag,
+    setup: BagSetup,
+    camera: int,
+    frames: Sequence[BagFrame],
+    entry: CameraExtrinsics | None,
+    out: Path,
+) -> tuple[list[Finding], dict[str, float | None]]:
+    """Judge CameraInfo, transform and projection, as far as each is worth a look."""
+    image, info_topic = setup.images[camera], setup.camera_infos[camera]
+    picture = out / picture_name(camera, image)
+    picture.unlink(missing_ok=True)
+    info = next(readable(bag, info_topic), None)
+    count = bag.topics[info_topic].count if info_topic in bag.topics else 0
+    found = [calibrated(image, info_topic, info, count, entry)]
+    if found[-1].level < Level.ERROR:
+        found.append(placement(image, camera, frames, entry))
+    if found[-1].level == Level.ERROR:
+        return found, {}
+    judged, figures = projection(image, camera, frames, picture)
+    return [*found, judged], figures
+
+
 def _stamps(bag: Bag, wanted: Sequence[str]) -> dict[str, Stamps]:
     found = {topic: Stamps() for topic in wanted}
-    for message in bag.messages(wanted):
+    total = sum(bag.topics[topic].count for topic in found if topic in bag.topics)
+    console = Console(stderr=True)
+    for message in track(
+        bag.messages(wanted),
+        'reading the stamps',
+        total=total,
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ):
         try:
             at_ns = stamp_ns(bag.deserialise(message))
         except BadBag as error:

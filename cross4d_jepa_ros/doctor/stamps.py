@@ -153,6 +153,14 @@ def offsets_of(sweeps: Stamps, images: Stamps) -> Offsets:
     return Offsets(tuple(nearest), tuple(near), len(every), tuple(several))
 
 
+def clocks_apart_ns(sweeps: Stamps, images: Stamps) -> float | None:
+    """How far the images' clock is behind that of the sweeps; None without usable stamps."""
+    sweep_delay_ns, image_delay_ns = sweeps.delay_ns, images.delay_ns
+    if sweep_delay_ns is None or image_delay_ns is None:
+        return None
+    return image_delay_ns - sweep_delay_ns
+
+
 def matching(topic: str, sweeps: Stamps, images: Stamps, offsets: Offsets) -> Finding:
     """Judge how the images of a camera meet the sweeps."""
     about = f'sync {topic}'
@@ -183,15 +191,12 @@ def matching(topic: str, sweeps: Stamps, images: Stamps, offsets: Offsets) -> Fi
     ):
         if late_ns > TOLERANCE_NS + images.period_ns:
             doubts.append(f'it {name.format(f"{late_ns / 1e9:.2f}")}')
-    sweep_delay_ns, image_delay_ns = sweeps.delay_ns, images.delay_ns
-    if sweep_delay_ns is not None and image_delay_ns is not None:
-        apart_ns = image_delay_ns - sweep_delay_ns
-        if abs(apart_ns) > LATE_NS:
-            doubts.append(
-                f'its clock is {apart_ns / 1e9:+.3f} s behind that of the sweeps: synchronise them '
-                '(PTP, NTP), give timeshift_cam_lidar in an extrinsics file, or set '
-                'sync.stamp_source: arrival'
-            )
+    apart_ns = clocks_apart_ns(sweeps, images)
+    if apart_ns is not None and abs(apart_ns) > LATE_NS:
+        doubts.append(
+            f'its clock is {apart_ns / 1e9:+.3f} s behind that of the sweeps: synchronise them '
+            '(PTP, NTP), or set sync.stamp_source: arrival'
+        )
     if not offsets.near_ns:
         return Finding(Level.ERROR, about, '; '.join(doubts))
     return Finding(Level.WARN if doubts else Level.OK, about, '; '.join((*said, *doubts)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
@@ -80,9 +81,13 @@ def test_live_topics_get_their_rate_qos_clock_and_command(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive(bench)
+    answering = Node('perception_node', context=bench.context, use_global_arguments=False)
+    answering.create_publisher(PointCloud2, '/perception_node/output/embeddings_rgb', 5)
+    bench.spin(answering)
     code, report = heard(bench, tmp_path, monkeypatch)
 
     assert code == 0, report
+    assert not [entry for entry in report['findings'] if '/output/' in entry['about']]
     (points,) = sentences(report, f'topic {POINTS}', 'ok')
     assert points.startswith('sensor_msgs/msg/PointCloud2')
     assert 'offers best_effort' in points
@@ -93,6 +98,16 @@ def test_live_topics_get_their_rate_qos_clock_and_command(
     assert report['source'] == 'live'
     assert f"points:={POINTS} 'images:=[{IMAGE}]'" in report['launch']
     assert (tmp_path / 'out/projection_camera.png').exists()
+    with_file = ['--ros-args', '--params-file', str(tmp_path / 'out/perception.yaml')]
+    node = Node(
+        'reader',
+        context=bench.context,
+        use_global_arguments=False,
+        cli_args=with_file,
+        automatically_declare_parameters_from_overrides=True,
+    )
+    assert list(node.get_parameter('sync.offsets').value) == report['parameters']['sync.offsets']
+    node.destroy_node()
 
 
 def test_whoever_asks_for_reliable_is_named(
@@ -112,6 +127,7 @@ def test_whoever_asks_for_reliable_is_named(
 def test_a_silent_domain_is_an_answer(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
+    monkeypatch.setattr('cross4d_jepa_ros.doctor.graph.DISCOVERY_S', 1.0)
     code, report = heard(bench, tmp_path, monkeypatch)
 
     assert code == 2

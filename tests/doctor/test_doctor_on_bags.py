@@ -205,7 +205,8 @@ def test_stamps_of_another_clock_are_named(tmp_path: Path) -> None:
     level, sentence = said(report, f'sync {IMAGE}')
     assert level == 'error'
     assert 'its clock is +2.975 s behind that of the sweeps' in sentence
-    assert 'sync.stamp_source' in sentence
+    assert 'sync.stamp_source: arrival' in sentence
+    assert report['parameters']['sync.stamp_source'] == 'arrival'
 
 
 @pytest.mark.parametrize(
