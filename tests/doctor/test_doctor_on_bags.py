@@ -13,6 +13,8 @@ import yaml
 
 from cross4d_jepa_ros.bags import BagWriter
 from cross4d_jepa_ros.doctor import __main__ as doctor
+from cross4d_jepa_ros.doctor.clouds import fields
+from cross4d_jepa_ros.health import Level
 from cross4d_jepa_ros.ros.parameters import PARAMETERS
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, Extrinsics, save_extrinsics
 from tests.tiny_recording import (
@@ -24,6 +26,7 @@ from tests.tiny_recording import (
     START_NS,
     camera_at_lidar,
     camera_info,
+    image,
     sweep,
     write,
 )
@@ -134,6 +137,7 @@ def test_best_effort_against_reliable_is_named(tmp_path: Path, reliability: str,
 
 BACKWARDS = np.array([[0, 1, 0, 0], [0, 0, -1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]], float)
 AS_LIDAR = np.eye(4)
+OPTICAL_FROM_LIDAR = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
 
 
 @pytest.mark.parametrize(
@@ -247,3 +251,71 @@ def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
     assert code == 1
     assert said(report, 'model')[0] == 'error'
+
+
+# Bright posts, 6 m away before a dark wall 20 m away, as columns of a camera 320 px wide.
+POSTS = ((20, 32), (66, 76), (99, 121), (150, 158), (199, 219), (236, 244), (290, 301))
+
+
+def posts(number: int) -> list[Entry]:
+    """A sweep of the posts, and the image that shows them."""
+    v, u = np.mgrid[4:240:6, 4:316:1].reshape(2, -1).astype(np.float32)
+    pixels = np.full((240, 320, 3), 50, np.uint8)
+    x = np.full(len(u), 20, np.float32)
+    for left, right in POSTS:
+        pixels[:, left:right] = 220
+        x[(u >= left) & (u < right)] = 6
+    xyz = np.stack((x, (160 - u) / 160 * x, (120 - v) / 160 * x), axis=1)
+    at_ns = stamp_of(number)
+    return [
+        (at_ns + 30 * MS, POINTS, sweep(at_ns, xyz, intensity=x / 20)),
+        (at_ns + 35 * MS, IMAGE, image(at_ns + 5 * MS, pixels)),
+    ]
+
+
+@pytest.mark.parametrize(('turn_deg', 'level'), [(0.0, 'ok'), (8.0, 'warning')])
+def test_a_camera_that_is_turned_a_little_is_doubted(
+    tmp_path: Path, turn_deg: float, level: str
+) -> None:
+    turn = np.radians(turn_deg)
+    turned = np.eye(4)
+    turned[np.ix_((0, 2), (0, 2))] = [[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]
+    entry = CameraExtrinsics('cam0', IMAGE, None, turned @ OPTICAL_FROM_LIDAR, 0.0, None)
+    save_extrinsics(tmp_path / 'turned.yaml', Extrinsics((entry,), ()))
+    entries = [(START_NS + MS, INFO, camera_info(START_NS, 320, 240))]
+    entries += [entry for number in range(4) for entry in posts(number)]
+    code, report = seen(tmp_path, entries, '--extrinsics', str(tmp_path / 'turned.yaml'))
+
+    assert code == 0
+    found, sentence = said(report, f'projection {IMAGE}')
+    assert found == level, sentence
+    assert ('wrong extrinsics?' in sentence) == (level == 'warning')
+    edges = report['cameras'][IMAGE]['edge_distance_px']
+    assert (edges <= 1.5) == (level == 'ok')
+
+
+@pytest.mark.parametrize(
+    ('times', 'unit', 'sweep_stamp'),
+    [
+        (np.linspace(0, 0.1, 9, dtype=np.float32), 's', 'start'),
+        (np.linspace(-0.05, 0.05, 9, dtype=np.float32), 's', 'middle'),
+        (np.linspace(-100, 0, 9, dtype=np.float32), 'ms', 'end'),
+        (np.linspace(0, 100_000, 9).astype(np.uint32), 'us', 'start'),
+        (np.linspace(0, 100_000_000, 9).astype(np.uint32), 'ns', 'start'),
+    ],
+)
+def test_the_time_of_points_is_read_as_the_node_reads_it(
+    times: np.ndarray, unit: str, sweep_stamp: str
+) -> None:
+    xyz = np.ones((9, 3), np.float32)
+    finding, parameters = fields(POINTS, sweep(START_NS, xyz, time=times))
+
+    assert f'time in {unit}, relative, over 100.0 ms' in finding.sentence
+    assert parameters == {'points.time_unit': unit, 'points.sweep_stamp': sweep_stamp}
+
+
+def test_a_cloud_without_intensity_is_named() -> None:
+    finding, _ = fields(POINTS, sweep(START_NS, np.ones((9, 3), np.float32)))
+
+    assert finding.level == Level.WARN
+    assert 'no intensity' in finding.sentence
