@@ -74,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
             bag = stack.enter_context(Bag(path))
             setup = _settled(bag, arguments)
             report = _look(bag, setup, arguments, say)
-    except (BadBag, ValueError, OSError) as error:
-        console.print(f'[red]error  [/] {error}', highlight=False, soft_wrap=True)
+    except (BadBag, ValueError, OSError, ImportError) as error:
+        console.print(f'error   {error}', style='red', markup=False, soft_wrap=True)
         return 2
     report['findings'] = [
         {'level': NAMES[found.level], 'about': found.about, 'sentence': found.sentence}
@@ -85,7 +85,10 @@ def main(argv: list[str] | None = None) -> int:
     errors = sum(found.level == Level.ERROR for found in findings)
     warnings = sum(found.level == Level.WARN for found in findings)
     console.print(f'\n{errors} errors, {warnings} warnings; report and pictures in {out}')
-    console.print(report['launch'], markup=False, highlight=False, soft_wrap=True)
+    for title, name in (('on the robot', 'launch'), ('on the recording', 'replay')):
+        if report[name]:
+            line = f'{title}: {report[name]}'
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     return 1 if errors else 0
 
 
@@ -138,6 +141,7 @@ def _look(bag: Bag, setup: BagSetup, arguments: argparse.Namespace, say: Any) ->
     write_parameters(out / 'perception.yaml', examined.parameters)
     # Live, the node hears TF itself.
     extrinsics = arguments.extrinsics if live else setup.extrinsics
+    words = (setup, arguments.model, out / 'perception.yaml', extrinsics)
     return {
         'source': 'live' if live else str(bag.path),
         'points': setup.points,
@@ -146,7 +150,8 @@ def _look(bag: Bag, setup: BagSetup, arguments: argparse.Namespace, say: Any) ->
         'odometry': setup.odometry,
         'cameras': examined.cameras,
         'parameters': examined.parameters,
-        'launch': launch_command(setup, arguments.model, out / 'perception.yaml', extrinsics),
+        'launch': launch_command(*words),
+        'replay': '' if live else launch_command(*words, bag.path),
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cross4d_jepa_ros.bag_setup import BagSetup
+from cross4d_jepa_ros.bag_setup import TF_AS_ODOMETRY, BagSetup
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.reading import read_yaml
 from cross4d_jepa_ros.sensing.frames import camera_info_topic
@@ -34,7 +34,11 @@ def write_parameters(path: Path, found: Mapping[str, Any]) -> None:
 
 
 def launch_command(
-    setup: BagSetup, model: Path | None, parameters: Path, extrinsics: Path | None
+    setup: BagSetup,
+    model: Path | None,
+    parameters: Path,
+    extrinsics: Path | None,
+    bag: Path | None = None,
 ) -> str:
     """Name the command that runs perception on these topics.
 
@@ -43,14 +47,18 @@ def launch_command(
         model: Checkpoint; None for that of the package.
         parameters: The parameter file.
         extrinsics: Calibration file; None where TF and CameraInfo say all.
+        bag: Recording that is to be replayed; None for a robot.
 
     """
-    words = ['ros2', 'launch', PACKAGE, 'perception.launch.py', f'points:={setup.points}']
+    words = ['ros2', 'launch', PACKAGE]
+    words += ['perception.launch.py'] if bag is None else ['replay.launch.py', f'bag:={bag}']
+    words.append(f'points:={setup.points}')
     if setup.images:
         words.append(f'images:=[{",".join(setup.images)}]')
         if setup.camera_infos != tuple(map(camera_info_topic, setup.images)):
             words.append(f'camera_infos:=[{",".join(setup.camera_infos)}]')
-    if setup.odometry:
+    # What replay_bag makes of /tf is on no robot.
+    if setup.odometry and not (bag is None and setup.odometry == TF_AS_ODOMETRY):
         words.append(f'odometry:={setup.odometry}')
     for name, file in (('extrinsics', extrinsics), ('model', model), ('params_file', parameters)):
         if file is not None:

@@ -82,6 +82,10 @@ def test_a_sound_recording_is_fine_and_gets_its_command(tmp_path: Path) -> None:
     assert command.startswith('ros2 launch cross4d_jepa_ros perception.launch.py points:=/lidar ')
     assert f"'images:=[{IMAGE}]'" in command
     assert f'params_file:={tmp_path / "out/perception.yaml"}' in command
+    assert 'odometry' not in command
+    assert report['replay'].startswith(
+        f'ros2 launch cross4d_jepa_ros replay.launch.py bag:={tmp_path / "bag"} points:=/lidar '
+    )
     assert (tmp_path / 'out/projection_camera.png').stat().st_size > 10_000
 
 
