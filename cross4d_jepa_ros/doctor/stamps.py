@@ -173,10 +173,16 @@ def matching(topic: str, sweeps: Stamps, images: Stamps, offsets: Offsets) -> Fi
             (offsets.near_ns[0], statistics.median(offsets.near_ns), offsets.near_ns[-1])
         )
         said.append(f'image less sweep {middle} ms ({low} .. {high})')
+    for name, late_ns in (
+        ('starts {} s after the sweeps', images.usable_ns[0] - first[0]),
+        ('ends {} s before the sweeps', last[0] - images.usable_ns[-1]),
+    ):
+        if late_ns > TOLERANCE_NS + images.period_ns:
+            doubts.append(f'it {name.format(f"{late_ns / 1e9:.2f}")}')
     if offsets.groups:
         parts = ['{1} ms ({0} .. {2})'.format(*_ms(group)) for group in offsets.groups]
         doubts.append(
-            f'the cameras are not triggered with the LiDAR: usually {" or ".join(parts)}, which '
+            f'it is not triggered with the LiDAR: usually {" or ".join(parts)}, which '
             'costs nothing but ego-motion has to be known (TF or odometry)'
         )
     if missing := offsets.sweeps - len(offsets.near_ns):
@@ -185,12 +191,6 @@ def matching(topic: str, sweeps: Stamps, images: Stamps, offsets: Offsets) -> Fi
         rare = missing <= max(EDGE_SWEEPS, RARE_SHARE * offsets.sweeps) and offsets.near_ns
         text = f'{missing} of {offsets.sweeps} sweeps have no image {within}'
         (said if rare else doubts).append(text)
-    for name, late_ns in (
-        ('starts {} s after the sweeps', images.usable_ns[0] - first[0]),
-        ('ends {} s before the sweeps', last[0] - images.usable_ns[-1]),
-    ):
-        if late_ns > TOLERANCE_NS + images.period_ns:
-            doubts.append(f'it {name.format(f"{late_ns / 1e9:.2f}")}')
     apart_ns = clocks_apart_ns(sweeps, images)
     if apart_ns is not None and abs(apart_ns) > LATE_NS:
         doubts.append(
