@@ -72,7 +72,11 @@ def main(argv: list[str] | None = None) -> int:
                 path = folder / 'overheard'
                 say(overheard(path, arguments.seconds))
             bag = stack.enter_context(Bag(path))
-            setup = _settled(bag, arguments)
+            try:
+                setup = _settled(bag, arguments)
+            except UnfitBag:
+                say(topics(bag, (), arguments.reliability, live=arguments.bag is None))
+                raise
             report = _look(bag, setup, arguments, say)
     except (BadBag, ValueError, OSError, ImportError) as error:
         console.print(f'error   {error}', style='red', markup=False, soft_wrap=True)

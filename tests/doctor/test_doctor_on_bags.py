@@ -246,7 +246,9 @@ def test_two_clouds_are_listed_and_nothing_starts(
 
     assert code == 2
     assert not report
-    assert '/lidar, /rear' in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert 'several clouds, say which to take: /lidar, /rear' in shown
+    assert 'topic /rear: sensor_msgs/msg/PointCloud2, 3 messages' in shown
 
 
 def test_a_model_that_cannot_be_read_is_named(tmp_path: Path) -> None:
