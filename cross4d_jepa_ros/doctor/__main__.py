@@ -26,7 +26,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cross4d_jepa_ros.bag_setup import BagSetup, colour_topics, settle
+from cross4d_jepa_ros.bag_setup import BagSetup, UnfitBag, colour_topics, settle
 from cross4d_jepa_ros.bags import BadBag, Bag
 from cross4d_jepa_ros.doctor.advice import launch_command, write_parameters
 from cross4d_jepa_ros.doctor.machine import machine, model_file
