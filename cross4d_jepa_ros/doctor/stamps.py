@@ -109,14 +109,14 @@ def timing(topic: str, stamps: Stamps, clock: str) -> Finding:
     doubts += gaps(stamps)
     delay_ns = stamps.delay_ns
     if delay_ns is not None:
-        if delay_ns > LATE_NS or delay_ns < -AHEAD_NS:
-            side = 'behind' if delay_ns > 0 else 'ahead of'
+        side = 'behind' if delay_ns >= 0 else 'ahead of'
+        if -AHEAD_NS <= delay_ns <= LATE_NS:
+            said.append(f'{abs(delay_ns) / _MS:.0f} ms {side} the {clock}')
+        else:
             doubts.append(
                 f'{abs(delay_ns) / 1e9:.3f} s {side} the {clock}: let the driver stamp with the '
                 "host's clock (PTP, NTP), or set sync.stamp_source: arrival"
             )
-        else:
-            said.append(f'{delay_ns / _MS:.0f} ms behind the {clock}')
     return Finding(Level.WARN if doubts else Level.OK, about, '; '.join((*said, *doubts)))
 
 
