@@ -86,6 +86,9 @@ def topics(bag: Bag, used: Sequence[str], reliability: str, *, live: bool) -> li
         level = Level.ERROR if doubt else Level.OK
         if not topic.count:
             level, doubt = max(level, Level.WARN), doubt or 'nothing came'
+        elif topic.msgtype == INFO_TYPE and topic.count == 1 and _is_volatile(topic):
+            doubt = 'sent once and not transient_local: a node that starts later never gets it'
+            level = Level.WARN
         text = f'{said}; {doubt}' if doubt else said
         found.append(Finding(level, f'topic {topic.name}', text))
     return found
@@ -97,6 +100,10 @@ def _quality(topic: BagTopic, live: bool) -> str:
         return 'QoS not recorded (replay_bag offers reliable)'
     name = 'best_effort' if topic.offered_best_effort else 'reliable'
     return f'offers {name}{kept}' if live else f'recorded as {name}{kept} (replayed as such)'
+
+
+def _is_volatile(topic: BagTopic) -> bool:
+    return topic.offered_best_effort is not None and not topic.transient_local
 
 
 def _refused(topic: BagTopic, reliability: str, live: bool) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+from cross4d_jepa_ros.bag_setup import INFO_TYPE
 from cross4d_jepa_ros.bags import BagWriter
 from cross4d_jepa_ros.doctor import __main__ as doctor
 from cross4d_jepa_ros.doctor.clouds import fields
@@ -137,6 +138,20 @@ def test_best_effort_against_reliable_is_named(tmp_path: Path, reliability: str,
     assert 'recorded as best_effort' in sentence
     assert (level == 'error') == (f'incompatible QoS on {POINTS}' in sentence) == bool(code)
     assert 'QoS not recorded' in said(report, f'topic {IMAGE}')[1]
+
+
+@pytest.mark.parametrize(('latched', 'level'), [(False, 'warning'), (True, 'ok')])
+def test_a_camera_info_that_is_sent_once_has_to_be_latched(
+    tmp_path: Path, latched: bool, level: str
+) -> None:
+    with BagWriter(tmp_path / 'bag') as bag:
+        bag.add_topic(INFO, INFO_TYPE, transient_local=latched)
+        bag.write('/tf_static', 'tf2_msgs/msg/TFMessage', START_NS, camera_at_lidar())
+        for at_ns, topic, message in sorted(drive(9), key=lambda entry: entry[0]):
+            bag.write(topic, message.__msgtype__, at_ns, message)
+    _, report = seen(tmp_path, tmp_path / 'bag')
+
+    assert said(report, f'topic {INFO}')[0] == level
 
 
 BACKWARDS = np.array([[0, 1, 0, 0], [0, 0, -1, 0], [-1, 0, 0, 0], [0, 0, 0, 1]], float)
