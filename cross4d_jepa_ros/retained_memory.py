@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from cross4d_jepa_ros.compute import give_back_memory
 
-CHECKED_EVERY_S = 10.0
-REMEMBERED = 60
+# Giving back costs the next sweep page faults: about 60 ms for 150 MB.
+CHECKED_EVERY_S = 30.0
 PEAK = 1.25
-# Less is not worth the page faults of the next sweep (about 60 ms for 150 MB).
 WORTH_BYTES = 32 << 20
 
 
@@ -27,7 +25,10 @@ def own_bytes() -> int:
 
 
 class RetainedMemory:
-    """Compares what the process holds now with the least of the last ten minutes."""
+    """Compares what the process holds now with the least that it ever held here.
+
+    Not with what it held lately: holes that grow a little with each peak would go unnoticed.
+    """
 
     def __init__(
         self,
@@ -38,17 +39,20 @@ class RetainedMemory:
 
         Args:
             held_bytes: Tells what the process holds.
-            give_back: Called when that is a quarter more than it was lately.
+            give_back: Called when that is a quarter more than the least.
 
         """
         self._held_bytes = held_bytes
         self._give_back = give_back
-        self._lately: deque[int] = deque(maxlen=REMEMBERED)
+        self._least: int | None = None
 
     def check(self) -> None:
         """Look, and give back what a peak has left; every `CHECKED_EVERY_S`."""
         held = self._held_bytes()
-        self._lately.append(held)
-        least = min(self._lately)
+        least = self._least = held if self._least is None else min(held, self._least)
         if held > PEAK * least and held - least > WORTH_BYTES:
             self._give_back()
+
+    def forget(self) -> None:
+        """Begin anew, as with another model."""
+        self._least = None

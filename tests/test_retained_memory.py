@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from cross4d_jepa_ros.retained_memory import REMEMBERED, RetainedMemory, own_bytes
+from cross4d_jepa_ros.retained_memory import RetainedMemory, own_bytes
 
 MB = 1 << 20
 
@@ -22,9 +22,9 @@ MB = 1 << 20
         ((300, 560, 550), [1, 2]),
         ((20, 45, 20), []),
         ((1000, 1200, 1260), [2]),
-        ((200, *[500] * (REMEMBERED + 3)), list(range(1, REMEMBERED))),
+        ((400, 440, 480, 520, 560), [3, 4]),
     ],
-    ids=('steady', 'peak', 'peak_that_stays', 'little', 'a_quarter', 'new_normal'),
+    ids=('steady', 'peak', 'peak_that_stays', 'little', 'a_quarter', 'creeping'),
 )
 def test_only_a_peak_is_given_back(held_mb: tuple[int, ...], given_back: list[int]) -> None:
     left = list(held_mb)
@@ -36,6 +36,18 @@ def test_only_a_peak_is_given_back(held_mb: tuple[int, ...], given_back: list[in
         retained.check()
 
     assert given == given_back
+
+
+def test_another_model_has_a_measure_of_its_own() -> None:
+    left = [300, 900, 910, 920]
+    given: list[int] = []
+    retained = RetainedMemory(lambda: left.pop(0) * MB, lambda: given.append(len(left)))
+    retained.check()
+    retained.forget()
+    for _ in range(3):
+        retained.check()
+
+    assert given == []
 
 
 # Holes between blocks that stay: what a large sweep leaves in the heap.
