@@ -19,7 +19,7 @@ from cross4d_jepa_ros.sensing.point_times import NANOSECONDS, time_offsets
 _FORMATS = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
 
 # What a field may be called, the best first.
-_ROLES = {
+FIELD_NAMES = {
     'intensity': ('intensity', 'i', 'intensities', 'reflectivity', 'reflectance'),
     'ring': ('ring', 'channel', 'line', 'laser_id', 'row'),
     'time': (
@@ -207,7 +207,7 @@ def field_roles(view: NDArray[np.void]) -> dict[str, str]:
     fields = _scalar_fields(view)
     found = {
         role: next((fields[alias] for alias in aliases if alias in fields), None)
-        for role, aliases in _ROLES.items()
+        for role, aliases in FIELD_NAMES.items()
     }
     return {role: name for role, name in found.items() if name is not None}
 
