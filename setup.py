@@ -70,6 +70,7 @@ setup(
         'console_scripts': [
             f'perception_node = {NAME}.perception_node:main',
             f'replay_bag = {NAME}.replay_bag:main',
+            f'doctor = {NAME}.doctor.__main__:main',
         ],
     },
 )

@@ -40,12 +40,16 @@ class BagFrame:
         message: The PointCloud2.
         truth: Columns of the truth cloud, each (P,) with P the height x width of `message` and in
             its order; None where the recording holds no truth for this sweep.
+        notes: What the assembler found wrong: cause to sentence, as of `FrameAssembler.notes`.
+        ego_motion: tf, odometry or none.
 
     """
 
     frame: SensorFrame
     message: Any
     truth: dict[str, NDArray[Any]] | None
+    notes: dict[str, str]
+    ego_motion: str
 
 
 class BagFrames:
@@ -120,7 +124,8 @@ class BagFrames:
                     self.dropped[Drop.MALFORMED if malformed else Drop.NO_TRANSFORM] += 1
                 continue
             if wanted:
-                yield BagFrame(frame, points, truths.of(frame))
+                truth, notes = truths.of(frame), dict(assembler.notes)
+                yield BagFrame(frame, points, truth, notes, assembler.ego_motion)
             if left is not None:
                 left.discard(at_ns)
                 if not left:

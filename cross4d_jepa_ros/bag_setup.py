@@ -27,7 +27,10 @@ from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 
 POINTS_TYPE = 'sensor_msgs/msg/PointCloud2'
 IMAGE_TYPES = ('sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage')
+INFO_TYPE = 'sensor_msgs/msg/CameraInfo'
 ODOMETRY_TYPE = 'nav_msgs/msg/Odometry'
+# Encodings that hold distances or temperatures.
+_NO_COLOUR = ('16uc1', '32fc1', 'mono16')
 # Where replay_bag sends the moving part of /tf on machines without tf2_msgs.
 TF_AS_ODOMETRY = '/tf_as_odometry'
 
@@ -122,6 +125,23 @@ def readable(bag: Bag, topic: str) -> Iterator[Any]:
             yield bag.deserialise(message)
         except BadBag as error:
             note(bag.problems, str(error))
+
+
+def colour_topics(bag: Bag) -> list[str]:
+    """Name an image topic of each camera, that is of each CameraInfo, that has colour or grey."""
+    chosen: dict[str, str] = {}
+    # Raw images cost no decoding.
+    names = sorted(bag.topics, key=lambda name: (name.endswith('/compressed'), name))
+    for name in names:
+        if bag.topics[name].msgtype not in IMAGE_TYPES or name.endswith('/compressedDepth'):
+            continue
+        message = next(readable(bag, name), None)
+        kind = str(getattr(message, 'encoding', '') or getattr(message, 'format', '')).lower()
+        if message is None or kind.startswith(_NO_COLOUR):
+            note(bag.problems, f'{name} is left out: {kind or "no readable image"}')
+        else:
+            chosen.setdefault(camera_info_topic(name), name)
+    return list(chosen.values())
 
 
 def _only_cloud(bag: Bag, topics: Sequence[str]) -> str:

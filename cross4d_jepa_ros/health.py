@@ -40,6 +40,16 @@ class Finding:
     sentence: str
 
 
+def best_effort_refused(
+    topic: str, publisher: str = 'the publisher', reader: str = 'the node'
+) -> str:
+    """Say that somebody asks for reliable where best effort is offered."""
+    return (
+        f'incompatible QoS on {topic}: {publisher} offers best_effort, {reader} '
+        'asks for reliable and gets nothing: set qos.reliability:=auto or best_effort'
+    )
+
+
 @dataclass(frozen=True)
 class InputState:
     """What is known of one input topic; `senders` are the nodes behind its publishers."""

@@ -270,9 +270,9 @@ def test_every_parameter_about_sensors_is_on_their_page() -> None:
 @pytest.mark.parametrize(
     ('what', 'names'),
     [
-        ('intensity', point_clouds._INTENSITY),
-        ('ring', point_clouds._RING),
-        ('time of a point', point_clouds._TIME),
+        ('intensity', point_clouds._ROLES['intensity']),
+        ('ring', point_clouds._ROLES['ring']),
+        ('time of a point', point_clouds._ROLES['time']),
     ],
 )
 def test_names_of_fields_are_those_that_are_known(what: str, names: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
-from cross4d_jepa_ros.health import InputState
+from cross4d_jepa_ros.health import InputState, best_effort_refused
 
 RECENT_S = 10.0
 
@@ -117,10 +117,7 @@ class InputTopic:
         else:
             wanted = ReliabilityPolicy[self._reliability.upper()]
         if wanted == ReliabilityPolicy.RELIABLE and any(best_effort):
-            self._incompatible = (
-                f'incompatible QoS on {self.topic}: the publisher offers best_effort, the node '
-                'asks for reliable and gets nothing: set qos.reliability:=auto or best_effort'
-            )
+            self._incompatible = best_effort_refused(self.topic)
         # A latched message, such as a CameraInfo sent once, reaches only those who ask for it.
         latched = all(
             offer.qos_profile.durability == DurabilityPolicy.TRANSIENT_LOCAL for offer in usable

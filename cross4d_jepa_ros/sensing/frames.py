@@ -177,7 +177,7 @@ class FrameAssembler:
         self._transforms = transforms
         self._decoder = CloudDecoder(config.cloud)
         self._rectified = [is_rectified(topic) for topic in image_topics]
-        self._calibrations = _pair(extrinsics, image_topics)
+        self._calibrations = calibrations(extrinsics, image_topics)
         self._unused = [
             entry.rostopic or entry.name
             for entry in (extrinsics.cameras if extrinsics else ())
@@ -409,9 +409,10 @@ def camera_info_topic(image_topic: str) -> str:
     return f'{base.rsplit("/", 1)[0]}/camera_info'
 
 
-def _pair(
+def calibrations(
     extrinsics: Extrinsics | None, image_topics: Sequence[str]
 ) -> dict[int, CameraExtrinsics]:
+    """Pair cameras with the entries of a calibration file: by `rostopic`, else by position."""
     if extrinsics is None:
         return {}
     by_topic = {entry.rostopic: entry for entry in extrinsics.cameras if entry.rostopic}

@@ -18,12 +18,15 @@ from cross4d_jepa_ros.sensing.point_times import NANOSECONDS, time_offsets
 # sensor_msgs/PointField datatypes 1 to 8.
 _FORMATS = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}
 
-_INTENSITY = ('intensity', 'i', 'intensities', 'reflectivity', 'reflectance')
-_RING = ('ring', 'channel', 'line', 'laser_id', 'row')
-_TIME = (
-    *('t', 'time', 'timestamp', 'timestamps', 'time_stamp'),
-    *('offset_time', 'time_offset', 't_offset'),
-)
+# What a field may be called, the best first.
+_ROLES = {
+    'intensity': ('intensity', 'i', 'intensities', 'reflectivity', 'reflectance'),
+    'ring': ('ring', 'channel', 'line', 'laser_id', 'row'),
+    'time': (
+        *('t', 'time', 'timestamp', 'timestamps', 'time_stamp'),
+        *('offset_time', 'time_offset', 't_offset'),
+    ),
+}
 
 _CEILINGS = (1.0, 255.0, 4095.0, 65535.0)
 # No sensor comes near; beyond, the answers' own sizes would overflow, or numpy's of one point.
@@ -199,6 +202,16 @@ def axis_fields(view: NDArray[np.void]) -> tuple[str, str, str]:
     return fields['x'], fields['y'], fields['z']
 
 
+def field_roles(view: NDArray[np.void]) -> dict[str, str]:
+    """Name the fields that are read as intensity, ring and per-point time, as far as there are."""
+    fields = _scalar_fields(view)
+    found = {
+        role: next((fields[alias] for alias in aliases if alias in fields), None)
+        for role, aliases in _ROLES.items()
+    }
+    return {role: name for role, name in found.items() if name is not None}
+
+
 class CloudDecoder:
     """Decodes the clouds of one topic.
 
@@ -237,18 +250,17 @@ class CloudDecoder:
         """
         stamp, frame_id = cloud_header(msg)
         view = structured_view(msg)
-        fields = _scalar_fields(view)
+        roles = field_roles(view)
         xyz, index = _positions(view)
         complete = len(index) == view.size
 
-        def column(aliases: tuple[str, ...]) -> NDArray[Any] | None:
-            name = next((fields[alias] for alias in aliases if alias in fields), None)
-            if name is None:
+        def column(role: str) -> NDArray[Any] | None:
+            if role not in roles:
                 return None
-            values = view[name].reshape(-1)
+            values = view[roles[role]].reshape(-1)
             return values if complete else values[index]
 
-        intensity, ring, time = column(_INTENSITY), column(_RING), column(_TIME)
+        intensity, ring, time = column('intensity'), column('ring'), column('time')
         self.notes.pop('time', None)
         offsets = None
         if time is not None:

@@ -58,7 +58,7 @@ def time_offsets(
         return np.empty(0, np.int64), ''
     low, high = float(known.min()), float(known.max())
     if unit == 'auto':
-        unit = _guess_unit(low, high - low, may_be_seconds=raw.dtype.kind == 'f')
+        unit = guess_unit(low, high - low, may_be_seconds=raw.dtype.kind == 'f')
     scale = NANOSECONDS[unit]
     first, last = low * scale, high * scale
     if not (high - low) * scale <= _LONGEST_SWEEP_NS:
@@ -90,7 +90,8 @@ def _exact_ns(time: float, scale: float) -> int:
     return whole * int(scale) + round((time - whole) * scale)
 
 
-def _guess_unit(low: float, span: float, *, may_be_seconds: bool) -> str:
+def guess_unit(low: float, span: float, *, may_be_seconds: bool) -> str:
+    """Tell the unit of per-point times by their lowest value and span (see `time_offsets`)."""
     for unit, scale in NANOSECONDS.items():
         if 1e9 <= low * scale / 1e9 < 1e10 and span * scale <= _LONGEST_SWEEP_NS:
             return unit

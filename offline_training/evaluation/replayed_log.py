@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cross4d_jepa_ros.bag_frames import truth_class_names, truth_topic
-from cross4d_jepa_ros.bag_setup import settle
+from cross4d_jepa_ros.bag_setup import colour_topics, settle
 from cross4d_jepa_ros.bags import BadBag, Bag, note
 from cross4d_jepa_ros.frame_log import LoggedRun, Settings, digests
 from cross4d_jepa_ros.logged_frames import BadFrameLog, LoggedSweep, read_log, rebuilt
@@ -21,7 +21,7 @@ from cross4d_jepa_ros.sensing.images import MalformedImage
 from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud, stamp_ns, structured_view
 from offline_training.evaluation.sources import Swept
 from offline_training.label_map import LabelMap
-from offline_training.logs.bag_index import BagChoice, colour_topics
+from offline_training.logs.bag_index import BagChoice
 
 
 class ReplayedLog:

@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cross4d_jepa_ros.bag_frames import assembler_of, geometry_takers, truth_topic
-from cross4d_jepa_ros.bag_setup import IMAGE_TYPES, BagSetup, readable, settle
+from cross4d_jepa_ros.bag_setup import BagSetup, colour_topics, settle
 from cross4d_jepa_ros.bags import BadBag, Bag, BagMessage, note
+from cross4d_jepa_ros.correspondence import LATE_NS
 from cross4d_jepa_ros.sensing.frames import (
     GROUND_SWEEPS,
     FrameConfig,
-    camera_info_topic,
 )
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer
-from offline_training.correspondence import LATE_NS
 from offline_training.logs.rows import LogFindings, Message, RowBuilder
 from offline_training.logs.table import log_name
 
@@ -34,8 +33,6 @@ from offline_training.logs.table import log_name
 # both sides of its points, and late images.
 AHEAD_NS = 1_000_000_000
 KEEP_TRANSFORMS_S = 60.0
-# Encodings that hold distances or temperatures.
-_NO_COLOUR = ('16uc1', '32fc1', 'mono16')
 
 
 @dataclass(frozen=True)
@@ -250,20 +247,3 @@ class _Indexing:
                 held.popleft()
         while queue:
             yield *queue.popleft(), list(held)
-
-
-def colour_topics(bag: Bag) -> list[str]:
-    """Name an image topic of each camera, that is of each CameraInfo, that has colour or grey."""
-    chosen: dict[str, str] = {}
-    # Raw images cost no decoding.
-    names = sorted(bag.topics, key=lambda name: (name.endswith('/compressed'), name))
-    for name in names:
-        if bag.topics[name].msgtype not in IMAGE_TYPES or name.endswith('/compressedDepth'):
-            continue
-        message = next(readable(bag, name), None)
-        kind = str(getattr(message, 'encoding', '') or getattr(message, 'format', '')).lower()
-        if message is None or kind.startswith(_NO_COLOUR):
-            note(bag.problems, f'{name} is left out: {kind or "no readable image"}')
-        else:
-            chosen.setdefault(camera_info_topic(name), name)
-    return list(chosen.values())

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from offline_training.correspondence import correspond
-from offline_training.correspondence_picture import Panel, draw, edge_distance_px
+from cross4d_jepa_ros.calibration_check import edge_distances_px, panel
+from cross4d_jepa_ros.correspondence_picture import Panel, draw
 from offline_training.logs.reader import LogReader
-from offline_training.logs.rows import PATCH_PX
 from offline_training.logs.table import Index, IndexedSweep
 
 # Sweeps of each camera of a log over which the distances between edges are taken.
@@ -39,8 +37,7 @@ def inspect(
             seen = [row for row in usable if row.shots[number] is not None]
             places = np.unique(np.linspace(0, len(seen) - 1, SAMPLES).astype(int)) if seen else ()
             panels = [_panel(reader, seen[place], number) for place in places]
-            camera['edge_distance_px'] = _median(panels, shifted=False)
-            camera['edge_chance_px'] = _median(panels, shifted=True)
+            camera['edge_distance_px'], camera['edge_chance_px'] = edge_distances_px(panels)
         middle = _middle(usable)
         if middle is None:
             picture.unlink(missing_ok=True)
@@ -62,25 +59,12 @@ def _panel(reader: LogReader, row: IndexedSweep, number: int) -> Panel:
     shot = row.shots[number]
     assert shot is not None
     read = reader.sweep(row)
-    found = correspond(
-        read.xyz,
+    return panel(
+        shot.topic,
+        reader.image(row, number),
         shot.camera,
         shot.camera_from_base,
+        read.xyz,
         shot.offset_ns,
         read.time_offset_ns,
-        patch_px=PATCH_PX,
     )
-    title = (
-        f'{shot.topic}: {shot.offset_ns / 1e6:+.1f} ms from the sweep, '
-        f'{len(found.point) / len(read.xyz):.1%} of its points'
-    )
-    return Panel(title, reader.image(row, number), found)
-
-
-def _median(panels: Sequence[Panel], *, shifted: bool) -> float | None:
-    distances = [
-        edge_distance_px(panel.image, panel.found.uv, panel.found.depth, shifted=shifted)
-        for panel in panels
-    ]
-    known = [distance for distance in distances if distance is not None]
-    return round(statistics.median(known), 2) if known else None

@@ -12,16 +12,13 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from offline_training.correspondence import LATE_NS
+from cross4d_jepa_ros.calibration_check import LEAST_COVERAGE, edge_doubt, why_hardly_covered
+from cross4d_jepa_ros.correspondence import LATE_NS
 from offline_training.logs.bag_index import AHEAD_NS
-from offline_training.logs.rows import LEAST_COVERAGE, CameraFindings, LogFindings
+from offline_training.logs.rows import CameraFindings, LogFindings
 from offline_training.logs.table import Shot
 
 _MS = 1e6
-# Below this share of the points in front of a camera, or in its image, it looks elsewhere.
-_HARDLY_AHEAD, _HARDLY_INSIDE = 0.1, 0.05
-# Right calibrations of clear recordings come to a third of what chance gives, wrong ones to all.
-_HARDLY_BETTER = 0.8
 
 
 def log_report(findings: LogFindings) -> dict[str, Any]:
@@ -83,13 +80,9 @@ def doubts(cameras: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     said = []
     for camera in cameras:
-        edges, chance = camera['edge_distance_px'], camera['edge_chance_px']
-        if edges is not None and chance is not None and edges > _HARDLY_BETTER * chance:
-            said.append(
-                f'{camera["topic"]}: edges of the points lie {edges:.1f} px from those of the '
-                f'image, by chance it would be {chance:.1f} px: look at the picture, is the '
-                'calibration right? (In fog or darkness there are no edges to tell by)'
-            )
+        doubt = edge_doubt(camera['edge_distance_px'], camera['edge_chance_px'])
+        if doubt:
+            said.append(f'{camera["topic"]}: {doubt}')
     return said
 
 
@@ -108,7 +101,8 @@ def low_coverage(findings: LogFindings) -> str:
     causes = []
     for number, camera in enumerate(findings.cameras):
         if any(row.shots[number] for row in usable):
-            causes.append(f'{camera.topic}: {_why_hardly(camera)}')
+            hardly = camera.ahead and why_hardly_covered(camera.ahead, camera.inside)
+            causes.append(f'{camera.topic}: {hardly or "well covered"}')
         elif camera.images and not camera.sentence and usable:
             causes.append(f'{camera.topic}: {_why_none(camera)}')
     if not causes:
@@ -117,28 +111,6 @@ def low_coverage(findings: LogFindings) -> str:
     return (
         f'{share} of the points have a visible pixel, {LEAST_COVERAGE:.0%} are wanted; '
         + '; '.join(causes)
-    )
-
-
-def _why_hardly(camera: CameraFindings) -> str:
-    if not camera.ahead:
-        return 'well covered'
-    ahead, inside = statistics.median(camera.ahead), statistics.median(camera.inside)
-    if ahead < _HARDLY_AHEAD:
-        return (
-            f'only {ahead:.0%} of the points lie in front of it: is its transform inverted, or not '
-            'that of the optical frame (z forward)? Correct it with --extrinsics'
-        )
-    if inside < _HARDLY_INSIDE:
-        return (
-            f'{ahead:.0%} of the points lie in front of it, but {inside:.1%} in the image: is it '
-            'turned the wrong way (an optical frame looks along z), or are the intrinsics those '
-            'of another camera? Correct them with --extrinsics'
-        )
-    return (
-        f'{inside:.0%} of the points fall into the image, but nearly all are hidden there or '
-        f'taken more than {LATE_NS / _MS:.0f} ms from it: is the translation right, and are '
-        'the times?'
     )
 
 

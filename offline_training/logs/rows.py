@@ -10,19 +10,15 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from cross4d_jepa_ros.calibration_check import LEAST_COVERAGE, PATCH_PX, placed
+from cross4d_jepa_ros.correspondence import correspond
 from cross4d_jepa_ros.model.live_memory import MAX_GAP_S, SweepStream
-from cross4d_jepa_ros.sensing.frames import CameraView, FrameAssembler, NoTransform, SensorFrame
+from cross4d_jepa_ros.sensing.frames import FrameAssembler, NoTransform, SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud, stamp_ns
-from cross4d_jepa_ros.sensing.poses import transform_points
-from offline_training.correspondence import correspond
 from offline_training.logs import table
 from offline_training.logs.table import IndexedSweep, Shot
 
-# Of an embedded network's finest map; only the weights depend on it, which the index lacks.
-PATCH_PX = 16.0
-LEAST_COVERAGE = 0.05
 # A step between sweeps longer than this many usual ones is a gap.
 GAP_STEPS = 1.5
 
@@ -232,7 +228,7 @@ class RowBuilder:
             seen[visible] = True
             coverage = len(visible) / len(seen)
             if coverage < LEAST_COVERAGE:
-                ahead, inside = _placed(frame.xyz_base, view)
+                ahead, inside = placed(frame.xyz_base, view.camera, view.camera_from_base)
                 camera.ahead.append(ahead)
                 camera.inside.append(inside)
             shots[view.camera_index] = Shot(
@@ -280,9 +276,3 @@ class RowBuilder:
         if row.frame_id != last.frame_id:
             return [table.FRAME_CHANGE]
         return [table.POSE_JUMP] if step_s <= MAX_GAP_S else []
-
-
-def _placed(xyz_base: NDArray[np.float32], view: CameraView) -> tuple[float, float]:
-    """Shares of the points in front of a camera and, hidden or not, inside its image."""
-    xyz = transform_points(view.camera_from_base, xyz_base)
-    return float((xyz[:, 2] > 0).mean()), float(view.camera.project(xyz)[1].mean())

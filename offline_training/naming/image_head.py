@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cross4d_jepa_ros.correspondence import correspond
 from cross4d_jepa_ros.model.heads import TeacherSpace
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
-from offline_training.correspondence import correspond
 from offline_training.label_map import LabelMap
 from offline_training.naming.answers import Answers
 from offline_training.naming.labelled_images import BadImages, LabelledImage

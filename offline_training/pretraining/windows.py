@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cross4d_jepa_ros.correspondence import Correspondence, correspond
 from cross4d_jepa_ros.model.config import ModelConfig
 from cross4d_jepa_ros.sensing.poses import transform_points
 from offline_training.augmentation import Change, ChangedSweep
-from offline_training.correspondence import Correspondence, correspond
 from offline_training.logs.reader import LogReader, ReadSweep
 from offline_training.logs.table import BadIndex, Index, IndexedSweep, Shot
 from offline_training.objectives.window import Sighting, Window, WindowSweep

@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cross4d_jepa_ros.correspondence import HIDDEN_M, HIDDEN_SHARE, Correspondence
 from cross4d_jepa_ros.sensing.cameras import CameraModel, nearest_depth
 from cross4d_jepa_ros.sensing.frames import BODY_FROM_OPTICAL
 from cross4d_jepa_ros.sensing.poses import invert, transform_points
-from offline_training.correspondence import HIDDEN_M, HIDDEN_SHARE, Correspondence
 from offline_training.logs.table import IndexedSweep, Shot
 
 VIEWS = 4

@@ -74,7 +74,9 @@ def swept(xyz: NDArray[np.float32], class_id: NDArray[np.uint8]) -> BagFrame:
     )
     raised = xyz + np.array((0, 0, 2), np.float32)
     frame = SensorFrame(0, sweep, raised, np.eye(4), None, (view(), view()))
-    return BagFrame(frame, None, {'class_id': np.append(class_id, np.uint8(ROAD))[::-1]})
+    return BagFrame(
+        frame, None, {'class_id': np.append(class_id, np.uint8(ROAD))[::-1]}, {}, 'none'
+    )
 
 
 def scattered() -> BagFrame:

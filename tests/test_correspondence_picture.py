@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from offline_training.correspondence import Correspondence
-from offline_training.correspondence_picture import Panel, draw, edge_distance_px
+from cross4d_jepa_ros.correspondence import Correspondence
+from cross4d_jepa_ros.correspondence_picture import Panel, draw, edge_distance_px
 
 HEIGHT, WIDTH = 120, 400
 # Three bright posts 5 m away; all else is dark and 20 m away.

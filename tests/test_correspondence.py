@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from cross4d_jepa_ros.correspondence import LEAST_WEIGHT, Correspondence, correspond
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import BODY_FROM_OPTICAL
 from cross4d_jepa_ros.sensing.poses import invert
-from offline_training.correspondence import LEAST_WEIGHT, Correspondence, correspond
 
 CAMERA = CameraModel(width=120, height=80, fx=100, fy=100, cx=60, cy=40)
 CAMERA_FROM_BASE = invert(BODY_FROM_OPTICAL)

@@ -17,7 +17,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 from numpy.typing import NDArray
 
-from offline_training.correspondence import Correspondence
+from cross4d_jepa_ros.correspondence import Correspondence
 
 DOTS_PER_INCH = 110
 # Large enough to judge whether edges coincide.

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the points of a recording land in its images: CameraInfo, transforms, calibration."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cross4d_jepa_ros.bag_frames import BagFrame
+from cross4d_jepa_ros.calibration_check import (
+    LEAST_COVERAGE,
+    edge_distances_px,
+    edge_doubt,
+    panel,
+    placed,
+    why_hardly_covered,
+)
+from cross4d_jepa_ros.correspondence_picture import draw
+from cross4d_jepa_ros.health import Finding, Level
+from cross4d_jepa_ros.sensing.cameras import BadCalibration, CameraModel
+from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics
+from cross4d_jepa_ros.sensing.frames import CameraView, camera_info_topic, is_rectified
+from cross4d_jepa_ros.sensing.poses import invert
+
+
+def picture_name(camera: int, topic: str) -> str:
+    """Name the picture of a camera after the folder of its topic."""
+    folder = camera_info_topic(topic).removesuffix('/camera_info').strip('/').replace('/', '_')
+    return f'projection_{folder or f"image{camera}"}.png'
+
+
+def calibrated(
+    image: str, topic: str, info: Any | None, count: int, entry: CameraExtrinsics | None
+) -> Finding:
+    """Judge the intrinsics of a camera.
+
+    Args:
+        image: Topic of its images.
+        topic: Of its CameraInfo.
+        info: The first of these; None without any.
+        count: How many there are.
+        entry: Of the user's calibration file, which wins.
+
+    """
+    about = f'CameraInfo {image}'
+    if entry is not None and entry.model is not None:
+        return Finding(Level.OK, about, f'{_described(entry.model)}, from the extrinsics file')
+    if info is None:
+        text = (
+            f'no CameraInfo: nothing is on {topic}, so that no point finds its pixel: publish '
+            'and record it, name its topic with --camera-infos, or give intrinsics, '
+            'distortion_coeffs and resolution with --extrinsics'
+        )
+        return Finding(Level.ERROR, about, text)
+    try:
+        model = CameraModel.from_camera_info(info, rectified=is_rectified(image))
+    except BadCalibration as error:
+        return Finding(Level.ERROR, about, f'{topic}: {error}')
+    used = 'p, as the images are rectified' if is_rectified(image) else 'k and d'
+    return Finding(Level.OK, about, f'{count} on {topic}: {_described(model)} (from {used})')
+
+
+def _described(model: CameraModel) -> str:
+    coefficients = [value for value in model.coefficients if value]
+    kind = model.distortion if coefficients else f'{model.distortion} (no distortion)'
+    return f'{model.width} x {model.height}, f = {model.fx:.0f} px, {kind}'
+
+
+def placement(
+    image: str, camera: int, frames: Sequence[BagFrame], entry: CameraExtrinsics | None
+) -> Finding:
+    """Judge the transform from the LiDAR to a camera, and the size of its images."""
+    about = f'transform {image}'
+    seen = _views(camera, frames)
+    if not seen:
+        notes = [made.notes.get(f'image{camera}') for made in frames]
+        text = next(filter(None, notes), 'not tried: no image meets a sweep')
+        return Finding(Level.ERROR, about, text)
+    made, view = seen[len(seen) // 2]
+    camera_from_sensor = view.camera_from_base @ made.frame.base_from_sensor
+    x, y, z = invert(camera_from_sensor)[:3, 3]
+    ahead = ', '.join(f'{part:.2f}' for part in camera_from_sensor[2, :3])
+    given = entry is not None and entry.camera_from_lidar is not None
+    source = 'T_cam_lidar of the extrinsics file' if given else 'TF'
+    height, width = view.image.shape[:2]
+    text = (
+        f'the camera is at ({x:.2f}, {y:.2f}, {z:.2f}) m in {made.frame.sweep.frame_id!r} '
+        f'and looks along ({ahead}), by {source}; {width} x {height} images fit their calibration'
+    )
+    return Finding(Level.OK, about, text)
+
+
+def projection(
+    image: str, camera: int, frames: Sequence[BagFrame], picture: Path
+) -> tuple[Finding, dict[str, float | None]]:
+    """Judge a calibration by the points in the images, and draw one sweep.
+
+    Args:
+        image: Topic.
+        camera: Its number.
+        frames: At least one of them with an image of this camera.
+        picture: PNG to write.
+
+    Returns:
+        The finding; `coverage`, `edge_distance_px` and `edge_chance_px`.
+
+    """
+    about = f'projection {image}'
+    panels = []
+    for made, view in _views(camera, frames):
+        offset_ns = view.stamp_ns - made.frame.stamp_ns
+        xyz, times = made.frame.xyz_base, made.frame.sweep.time_offset_ns
+        panels.append(
+            panel(image, view.image, view.camera, view.camera_from_base, xyz, offset_ns, times)
+        )
+    share = statistics.fmean(
+        len(shown.found.point) / max(1, len(made.frame.xyz_base))
+        for shown, (made, _) in zip(panels, _views(camera, frames), strict=True)
+    )
+    edges, chance = edge_distances_px(panels)
+    figures = {'coverage': round(share, 4), 'edge_distance_px': edges, 'edge_chance_px': chance}
+    draw(picture, panels[len(panels) // 2 :][:1], title=f'points of one sweep in {image}')
+    said = f'{share:.1%} of the points have a visible pixel'
+    if share < LEAST_COVERAGE:
+        where = [
+            placed(made.frame.xyz_base, view.camera, view.camera_from_base)
+            for made, view in _views(camera, frames)
+        ]
+        why = why_hardly_covered(*map(list, zip(*where, strict=True)))
+        return Finding(Level.ERROR, about, f'wrong extrinsics? {said}; {why}; {picture}'), figures
+    doubt = edge_doubt(edges, chance)
+    if doubt:
+        return Finding(Level.WARN, about, f'{said}; wrong extrinsics? {doubt}; {picture}'), figures
+    if edges is not None and chance is not None:
+        said += (
+            f'; its edges lie {edges:.1f} px from those of the image, by chance it would be '
+            f'{chance:.1f} px (a right calibration comes to about a third of that)'
+        )
+    return Finding(Level.OK, about, f'{said}; {picture}'), figures
+
+
+def _views(camera: int, frames: Sequence[BagFrame]) -> list[tuple[BagFrame, CameraView]]:
+    return [
+        (made, view) for made in frames for view in made.frame.views if view.camera_index == camera
+    ]

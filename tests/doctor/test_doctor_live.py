@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the doctor hears on a live graph."""
+
+from __future__ import annotations
+
+import json
+import time
+from array import array
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from cross4d_jepa_ros.doctor import __main__ as doctor
+from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, Extrinsics, save_extrinsics
+from tests.bench import Bench, cloud, stamped
+
+POINTS, IMAGE, INFO = '/points', '/camera/image', '/camera/camera_info'
+BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+OPTICAL_FROM_LIDAR = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
+
+
+WIDTH, HEIGHT = 320, 240
+
+
+def picture(stamp_ns: int) -> Image:
+    message = Image(height=HEIGHT, width=WIDTH, encoding='rgb8', step=3 * WIDTH)
+    message.data = array('B', bytes(3 * WIDTH * HEIGHT))
+    return stamped(message, stamp_ns, 'camera')
+
+
+def calibration(stamp_ns: int) -> CameraInfo:
+    """A camera that looks 90 degrees wide."""
+    message = CameraInfo(height=HEIGHT, width=WIDTH, distortion_model='plumb_bob', d=[0.0] * 5)
+    message.k = [160.0, 0.0, 160.0, 0.0, 160.0, 120.0, 0.0, 0.0, 1.0]
+    return stamped(message, stamp_ns, 'camera')
+
+
+def drive(bench: Bench) -> None:
+    """Publish what a robot would, the sweeps best effort."""
+    bench.publishing(
+        {
+            bench.probe.create_publisher(PointCloud2, POINTS, BEST_EFFORT): lambda i: cloud(
+                time.time_ns(), seed=i
+            ),
+            bench.probe.create_publisher(Image, IMAGE, 5): lambda _: picture(time.time_ns()),
+            bench.probe.create_publisher(CameraInfo, INFO, 5): lambda _: calibration(
+                time.time_ns()
+            ),
+        }
+    )
+
+
+def heard(
+    bench: Bench, folder: Path, monkeypatch: pytest.MonkeyPatch, *words: str
+) -> tuple[int, dict[str, Any]]:
+    """Run the doctor beside the bench; returns its exit code and report."""
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(bench.domain))
+    path = folder / 'camera.yaml'
+    entry = CameraExtrinsics('cam0', IMAGE, None, OPTICAL_FROM_LIDAR, 0.0, None)
+    save_extrinsics(path, Extrinsics((entry,), ()))
+    given = ['--extrinsics', str(path), '--seconds', '2', '--out', str(folder / 'out')]
+    code = doctor.main([*given, *words])
+    report = folder / 'out/report.json'
+    return code, json.loads(report.read_text()) if report.exists() else {}
+
+
+def sentences(report: dict[str, Any], about: str, level: str) -> list[str]:
+    return [
+        entry['sentence']
+        for entry in report['findings']
+        if (entry['about'], entry['level']) == (about, level)
+    ]
+
+
+def test_live_topics_get_their_rate_qos_clock_and_command(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive(bench)
+    answering = Node('perception_node', context=bench.context, use_global_arguments=False)
+    answering.create_publisher(PointCloud2, '/perception_node/output/embeddings_rgb', 5)
+    bench.spin(answering)
+    code, report = heard(bench, tmp_path, monkeypatch)
+
+    assert code == 0, report
+    assert not [entry for entry in report['findings'] if '/output/' in entry['about']]
+    (points,) = sentences(report, f'topic {POINTS}', 'ok')
+    assert points.startswith('sensor_msgs/msg/PointCloud2')
+    assert 'offers best_effort' in points
+    (stamps,) = sentences(report, f'stamps {POINTS}', 'ok')
+    assert 'ms behind the clock' in stamps
+    assert sentences(report, f'CameraInfo {IMAGE}', 'ok')
+    assert sentences(report, f'transform {IMAGE}', 'ok')
+    assert report['source'] == 'live'
+    assert f"points:={POINTS} 'images:=[{IMAGE}]'" in report['launch']
+    assert (tmp_path / 'out/projection_camera.png').exists()
+    with_file = ['--ros-args', '--params-file', str(tmp_path / 'out/perception.yaml')]
+    node = Node(
+        'reader',
+        context=bench.context,
+        use_global_arguments=False,
+        cli_args=with_file,
+        automatically_declare_parameters_from_overrides=True,
+    )
+    assert list(node.get_parameter('sync.offsets').value) == report['parameters']['sync.offsets']
+    node.destroy_node()
+
+
+def test_whoever_asks_for_reliable_is_named(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive(bench)
+    bench.probe.create_subscription(PointCloud2, POINTS, print, 5)
+    code, report = heard(bench, tmp_path, monkeypatch, '--reliability', 'reliable')
+
+    assert code == 1
+    (refused,) = sentences(report, f'QoS {POINTS}', 'error')
+    assert '/probe offers best_effort, /probe asks for reliable and gets nothing' in refused
+    (own,) = sentences(report, f'topic {POINTS}', 'error')
+    assert 'the node asks for reliable' in own
+
+
+def test_a_silent_domain_is_an_answer(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setattr('cross4d_jepa_ros.doctor.graph.DISCOVERY_S', 1.0)
+    code, report = heard(bench, tmp_path, monkeypatch)
+
+    assert code == 2
+    assert not report
+    assert f'in domain {bench.domain}' in capsys.readouterr().out.replace('\n', ' ')
