@@ -42,6 +42,11 @@ ELSEWHERE = {'RMW_IMPLEMENTATION', *(path.name for path in ROOT.iterdir())}
 FOLDERS = ('cross4d_jepa_ros', 'offline_training', 'config', 'constraints', 'docs', 'tests')
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def blocks(page: str, kind: str) -> list[str]:
     found = re.findall(r'^```(\w*)\n(.*?)^```', OWN[page], re.S | re.M)
     return [block for kind_of, block in found if kind_of == kind]
@@ -139,10 +144,9 @@ def test_names_that_are_quoted_exist(page: str) -> None:
 
 
 def launch_arguments(name: str) -> set[str]:
-    tree = ast.parse((ROOT / 'launch' / name).read_text())
     (table,) = (
         node.value
-        for node in tree.body
+        for node in tree(ROOT / 'launch' / name).body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'ARGUMENTS'
     )
     found = {argument for argument, _, _ in ast.literal_eval(table)}
@@ -288,7 +292,7 @@ def sentences() -> frozenset[str]:
     """All text of the sources, with … for what is filled in."""
     found = set()
     for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(tree(path)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
             elif isinstance(node, ast.JoinedStr):
@@ -339,7 +343,7 @@ def test_every_preset_is_explained() -> None:
 
 def imported(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
