@@ -10,6 +10,7 @@ the executor. Timers run on the steady clock, so that a paused /clock silences n
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import signal
 import sys
@@ -20,6 +21,7 @@ from typing import Any
 
 import rclpy
 from geometry_msgs.msg import PointStamped
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
@@ -372,6 +374,12 @@ class PerceptionNode(LifecycleNode):
         self._diagnostics.publish(seen.lifecycle, found, sections)
 
 
+def _shut_down() -> None:
+    # It asks and then does: the thread that handles signals may be faster.
+    with contextlib.suppress(RCLError):
+        rclpy.try_shutdown()
+
+
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit code."""
     # rclpy hands signals on to these: like Ctrl-C, SIGTERM does not wait for a model to be loaded.
@@ -381,13 +389,13 @@ def main(args: list[str] | None = None) -> int:
         node = PerceptionNode()
     except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f'perception_node: {error}', file=sys.stderr)
-        rclpy.try_shutdown()
+        _shut_down()
         return 2
     except (KeyboardInterrupt, Exception) as error:
         # A signal ends the context, which lets whatever is being made at that moment fail.
         if rclpy.ok() and not isinstance(error, KeyboardInterrupt):
             raise
-        rclpy.try_shutdown()
+        _shut_down()
         return 0
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -403,7 +411,7 @@ def main(args: list[str] | None = None) -> int:
     finally:
         node.close()
         node.destroy_node()
-        rclpy.try_shutdown()
+        _shut_down()
         # Else the interpreter looks through all of PyTorch before it ends: a second on a busy CPU.
         gc.freeze()
     return 0

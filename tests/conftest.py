@@ -46,6 +46,7 @@ def nothing_is_left_by_a_module() -> Iterator[None]:
     """Fail where the fixtures of a module leave threads, processes or changed settings."""
     before = State.now()
     yield
+    before.undo()
     assert before.left() == [], 'was left behind by this module'
 
 
@@ -60,6 +61,7 @@ def nothing_is_left_by_a_test() -> Iterator[None]:
     torch.manual_seed(0)
     before = State.now()
     yield
+    before.undo()
     assert before.left() == [], 'was left behind by this test'
 
 

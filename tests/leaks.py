@@ -37,6 +37,10 @@ class State:
         """Look at this process."""
         return State(frozenset(threading.enumerate()), frozenset(_children()), _settings())
 
+    def undo(self) -> None:
+        """Take back what nodes and commands set for a process of their own, on purpose."""
+        torch.set_num_threads(self.settings['threads of torch'])
+
     def left(self, grace_s: float = GRACE_S) -> list[str]:
         """Say what there is now that was not there then, and which settings have changed."""
         end = time.monotonic() + grace_s

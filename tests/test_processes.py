@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.serialization import serialize_message
 
 from cross4d_jepa_ros import perception_node
@@ -189,6 +190,23 @@ def test_a_signal_does_not_wait_for_a_model_to_be_loaded(
 
     assert perception_node.main([]) == 0
     assert time.monotonic() - start < 10
+
+
+def test_a_signal_that_ends_the_context_first_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    shut_down = rclpy.try_shutdown
+
+    def made() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(20)
+
+    def late() -> None:
+        shut_down()
+        raise RCLError('rcl_shutdown already called on the given context')
+
+    monkeypatch.setattr(perception_node, 'PerceptionNode', made)
+    monkeypatch.setattr(rclpy, 'try_shutdown', late)
+
+    assert perception_node.main([]) == 0
 
 
 def demo(domain: int, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -193,7 +193,7 @@ def test_a_file_from_before_the_normalisation_is_read_without(path: Path) -> Non
 def test_a_network_that_breaks_its_contract_is_not_saved(
     tmp_path: Path, contract: Contract, config: ModelConfig
 ) -> None:
-    with pytest.raises(BadCheckpoint, match=r'segmentation\.weight is \(2, 6\).*expected \(3, 6\)'):
+    with pytest.raises(BadCheckpoint, match=r'segmentation\.bias is \(2,\).*expected \(3,\)'):
         save_checkpoint(tmp_path / 'x.safetensors', contract, Network(config, 2))
     assert list(tmp_path.iterdir()) == []
 

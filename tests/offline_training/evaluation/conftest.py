@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.offline_training.evaluation.made_up import SWEEPS
 from tests.tiny_street import write_tiny_street
@@ -20,28 +17,6 @@ def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp('recording') / 'drive'
     assert write_tiny_street(path, 1, SWEEPS / 10) == SWEEPS
     return path
-
-
-@contextmanager
-def as_many_threads() -> Iterator[None]:
-    """Undo what `evaluate` sets for its process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True, scope='module')
-def as_many_threads_after_a_module() -> Iterator[None]:
-    """Modules evaluate in their fixtures, too."""
-    with as_many_threads():
-        yield
-
-
-@pytest.fixture(autouse=True)
-def as_many_threads_after_a_test() -> Iterator[None]:
-    """Tests evaluate."""
-    with as_many_threads():
-        yield
 
 
 @pytest.fixture(autouse=True)
