@@ -67,7 +67,7 @@ def pretrain(
     processes: Processes,
     console: Console,
 ) -> None:
-    """Train, log every step, and write the checkpoint; one run at a time has the folder.
+    """Train, log every step, and write the checkpoint; the caller has the folder to itself.
 
     Args:
         settings: Of `load_pretraining`.
@@ -85,26 +85,10 @@ def pretrain(
         BadTargets: The cache is refused.
         UnfitData: Index and cache do not hold what the objectives need.
         UnfitRun: The folder holds another run.
-        InUse: Another process has the folder.
         DeadRun: The loss is no number, or a latent collapsed; what was saved before stays.
         OSError: The disk refuses; what was saved before stays.
 
     """
-    lock = one_writer(out / '.lock', f'the run in {out}')
-    with contextlib.nullcontext() if processes.rank else lock:
-        _pretrain(settings, index, targets, out, resume, command, processes, console)
-
-
-def _pretrain(
-    settings: tuple[Pretraining, dict[str, Any]],
-    index: Path,
-    targets: Path | None,
-    out: Path,
-    resume: bool,
-    command: str,
-    processes: Processes,
-    console: Console,
-) -> None:
     config, mapping = settings
     model = pretrained_model(config)
     if config.objectives.needs_teacher and targets is None:
@@ -294,16 +278,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         with joined(arguments.device) as processes:
             if processes.rank:
                 console = Console(quiet=True)
-            pretrain(
-                load_pretraining(arguments.config, arguments.set),
-                arguments.index,
-                arguments.targets,
-                arguments.out,
-                resume=arguments.resume,
-                command=command,
-                processes=processes,
-                console=console,
-            )
+            settings = load_pretraining(arguments.config, arguments.set)
+            lock = one_writer(arguments.out / '.lock', f'the run in {arguments.out}')
+            with contextlib.nullcontext() if processes.rank else lock:
+                pretrain(
+                    settings,
+                    arguments.index,
+                    arguments.targets,
+                    arguments.out,
+                    resume=arguments.resume,
+                    command=command,
+                    processes=processes,
+                    console=console,
+                )
     except (ValueError, OSError, DeadRun) as error:
         message = Console(stderr=True)
         message.print(str(error), style='red', markup=False, highlight=False, soft_wrap=True)
