@@ -12,12 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +28,7 @@ from rich.table import Table
 from cross4d_jepa_ros.bag_frames import truth_class_names, truth_topic
 from cross4d_jepa_ros.bag_setup import BagSetup, readable, settle
 from cross4d_jepa_ros.bags import BadBag, Bag, note
+from cross4d_jepa_ros.children import child_process
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import read_contract
@@ -219,28 +217,6 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
     except Exception as error:  # the figures stand without the pictures
         report['problems'].append(f'no pictures: {error!r}')
     return report
-
-
-@contextmanager
-def child_process(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
-    """Run a child; interrupt it at the end, as Ctrl-C would, and then insist.
-
-    Args:
-        command: Program and arguments.
-        options: Passed on to `subprocess.Popen`.
-
-    """
-    child = subprocess.Popen(command, **options)
-    try:
-        yield child
-    finally:
-        if child.poll() is None:
-            child.send_signal(signal.SIGINT)
-        try:
-            child.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
 
 
 def _node_command(plan: Plan) -> list[str]:

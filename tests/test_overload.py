@@ -19,7 +19,7 @@ from types import SimpleNamespace
 import pytest
 from sensor_msgs.msg import PointCloud2
 
-from cross4d_jepa_ros.demo import child_process
+from cross4d_jepa_ros.children import child_process
 from cross4d_jepa_ros.health import InputState, Level, Observation, findings
 from cross4d_jepa_ros.intake import Intake, Job
 from cross4d_jepa_ros.ledger import Drop

@@ -23,7 +23,7 @@ from rclpy.serialization import serialize_message
 
 from cross4d_jepa_ros import perception_node
 from cross4d_jepa_ros.bags import Bag, BagWriter
-from cross4d_jepa_ros.demo import child_process
+from cross4d_jepa_ros.children import child_process
 from cross4d_jepa_ros.ledger import Drop
 from cross4d_jepa_ros.ros.transport import profile_variable
 from offline_training.make_street_bag import write_street_bag

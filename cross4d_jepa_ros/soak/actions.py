@@ -14,7 +14,8 @@ from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from std_srvs.srv import Trigger
 
-from cross4d_jepa_ros.soak.processes import END_LIMIT_S, seconds_since
+from cross4d_jepa_ros.children import END_LIMIT_S
+from cross4d_jepa_ros.soak.processes import seconds_since
 from cross4d_jepa_ros.soak.stage import ACTIVE_LIMIT_S, SPARE, WATCHED, Stage, Steps
 
 EXIT_LIMIT_S = 3.0

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cross4d_jepa_ros.children import end_child
 from cross4d_jepa_ros.soak.sensors import Settings
 
 COUNTS = 'soak counts: '
 CRASH_SIGNS = ('Traceback', 'Fatal Python error', 'Segmentation fault', 'a callback failed')
-END_LIMIT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,10 @@ class Process:
         self._child.send_signal(number)
 
     def close(self) -> None:
-        """Interrupt it, as Ctrl-C would, and then insist."""
+        """Interrupt it, stopped or not, and then insist."""
         if self.poll() is None:
             self.signal(signal.SIGCONT)
-            self.signal(signal.SIGINT)
-        try:
-            self._child.wait(END_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._child.kill()
-            self._child.wait()
+        end_child(self._child)
 
 
 class Life(Process):
