@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import bisect
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -20,15 +19,14 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from torch import Tensor, nn
+from torch import nn
 
 from cross4d_jepa_ros.model.heads import SegmentationHead
 from cross4d_jepa_ros.model.network import Network
-from cross4d_jepa_ros.model.temporal_memory import Remembered
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
-from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
+from offline_training.answered_sweeps import answered_sweeps
+from offline_training.labelled_sweeps import SweepFiles
 from offline_training.probes import Probe, ProbeConfig, fit_probe
-from offline_training.segmentation_run import sweep_input
 
 Samples = tuple[NDArray[np.float32], NDArray[np.uint8]]
 
@@ -88,12 +86,14 @@ def labelled_embeddings(
 
     """
     embeddings, labels = [], []
-    for position, sweep, kept, embedding in _answered(network, sweeps, positions):
-        label = sweep.label[kept]  # (L,)
+    for answer in chain.from_iterable(
+        answered_sweeps(network, sweeps, recording, positions) for recording in sweeps.recordings
+    ):
+        label = answer.sweep.label[answer.given.patches.kept_point.numpy()]  # (L,)
         known = np.flatnonzero(label != UNKNOWN)
-        draw = np.random.default_rng((seed, position))
+        draw = np.random.default_rng((seed, answer.position))
         chosen = np.sort(draw.permutation(known)[:points_per_sweep])
-        embeddings.append(embedding.numpy()[chosen])
+        embeddings.append(answer.embedding.numpy()[chosen])
         labels.append(label[chosen])
         on_sweep()
     if not sum(map(len, labels)):
@@ -101,30 +101,6 @@ def labelled_embeddings(
         msg = f'no point of {len(labels)} sweeps has a label within {range_m:g} m: label some'
         raise ValueError(msg)
     return np.concatenate(embeddings), np.concatenate(labels)
-
-
-@torch.inference_mode()
-def _answered(
-    network: Network, sweeps: SweepFiles, positions: Sequence[int]
-) -> Iterator[tuple[int, LabelledSweep, NDArray[np.int64], Tensor]]:
-    """Yield position, sweep, points (L,) and embeddings (L, C); skips what no answer depends on."""
-    network.eval()
-    reach = network.config.sweeps - 1
-    for recording in sweeps.recordings:
-        memory: deque[Remembered] = deque(maxlen=reach)
-        for position in recording:
-            number = bisect.bisect_left(positions, position)
-            wanted = positions[number] if number < len(positions) else recording.stop + reach
-            if wanted - position > reach or wanted >= recording.stop:
-                continue
-            sweep = sweeps[position]
-            given = sweep_input(network, sweep)
-            token, point, newest = network.encode_sweep(given, list(memory))  # (M, D), (L, C)
-            if newest is not None:
-                memory.appendleft(newest)
-            if wanted == position:
-                embedding = network.decode(token, point, given.patches)  # (L, C)
-                yield position, sweep, given.patches.kept_point.numpy(), embedding
 
 
 def learn_head(

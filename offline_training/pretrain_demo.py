@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -38,6 +36,7 @@ from offline_training.pretraining.run_folder import RunFolder
 from offline_training.pretraining.settings import load_pretraining, pretrained_model
 from offline_training.pretraining.teacher_r2 import POSITION, RANDOM, teacher_r2
 from offline_training.pretraining.windows import Windows
+from offline_training.shown_commands import CommandFailed, command_line, run_shown, show_command
 from offline_training.street_recordings import STREET_TOPICS, record_towns
 from offline_training.teacher_cost import VIT_SMALL, epoch_ratio, some_images, teacher_s, vit_small
 from offline_training.teachers.target_cache import TargetCache
@@ -56,10 +55,6 @@ FIGURES = (
 )
 # Of a user's bag.
 HELD_BACK = 1 / 3
-
-
-class ChainBroke(RuntimeError):
-    """A step of the chain failed; it has said why."""
 
 
 @dataclass(frozen=True)
@@ -119,15 +114,15 @@ def chain(given: Recordings, sizes: Sizes, out: Path, console: Console) -> dict[
         The report.
 
     Raises:
-        ChainBroke: A step failed.
+        CommandFailed: A step failed.
 
     """
     started = time.perf_counter()
     index, targets = out / 'index.parquet', out / 'targets'
-    _run(index_bags, [*map(str, given.bags), *given.topics, '--out', str(index)], console)
+    run_shown(index_bags, [*map(str, given.bags), *given.topics, '--out', str(index)], console)
     learnt, unseen = _parted(Index.load(index), out)
     words = [str(index), '--teacher', sizes.teacher, '--input-height', str(sizes.input_height)]
-    _run(cache_targets, [*words, '--out', str(targets)], console)
+    run_shown(cache_targets, [*words, '--out', str(targets)], console)
     report: dict[str, Any] = {'presets': {}, 'node': {}}
     runs = {name: out / name for name in PRESETS}
     for name, run in runs.items():
@@ -136,7 +131,7 @@ def chain(given: Recordings, sizes: Sizes, out: Path, console: Console) -> dict[
         words += ['--index', str(learnt), '--targets', str(targets), '--out', str(run)]
         for change in sizes.changes:
             words += ['--set', change]
-        _run(pretrain, words, console)
+        run_shown(pretrain, words, console)
         report['presets'][name] = json.loads((run / 'report.json').read_text())
     console.print('what a ridge reads of the teacher off frozen points that were not learnt from:')
     settings = shared_file('config/pretraining/cross4d_jepa.yaml')
@@ -157,20 +152,6 @@ def chain(given: Recordings, sizes: Sizes, out: Path, console: Console) -> dict[
         report['node'][name] = _replayed(given, runs[name] / 'model.safetensors', out, console)
     report['minutes'] = (time.perf_counter() - started) / 60
     return report
-
-
-def _run(command: ModuleType, words: list[str], console: Console) -> None:
-    """Print a command and run it in this process.
-
-    Raises:
-        ChainBroke: It failed.
-
-    """
-    line = shlex.join(['python', '-m', command.__name__, *words])
-    console.print(line, style='bold', soft_wrap=True, highlight=False)
-    if command.main(words) != 0:
-        msg = f'this failed: {line}'
-        raise ChainBroke(msg)
 
 
 def _parted(index: Index, out: Path) -> tuple[Path, Path]:
@@ -210,17 +191,17 @@ def _replayed(given: Recordings, model: Path, out: Path, console: Console) -> di
     """Replay the last recording into the node with a model.
 
     Raises:
-        ChainBroke: The node did not answer as it should.
+        CommandFailed: The node did not answer as it should.
 
     """
     folder = out / 'node' / model.parent.name
     words = ['--bag', str(given.bags[-1]), *given.topics, '--model', str(model)]
     # A process of its own: the middleware's settings are those of a whole process.
-    line = [sys.executable, '-m', 'cross4d_jepa_ros.demo', *words, '--out', str(folder)]
-    console.print(shlex.join(['python', *line[1:]]), style='bold', soft_wrap=True, highlight=False)
-    if subprocess.run(line, check=False).returncode != 0:
+    module, words = 'cross4d_jepa_ros.demo', [*words, '--out', str(folder)]
+    show_command(command_line(module, words), console)
+    if subprocess.run([sys.executable, '-m', module, *words], check=False).returncode != 0:
         msg = f'the node did not run {model}'
-        raise ChainBroke(msg)
+        raise CommandFailed(msg)
     told = json.loads((folder / 'report.json').read_text())
     books = ('sweeps_in', 'sweeps_out', 'dropped', 'in_flight')
     return {key: told[key] for key in (*books, 'answers', 'latency_ms')}
@@ -288,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             given = Recordings(_towns(sizes, out / 'bags', console), STREET_TOPICS)
         report = chain(given, sizes, out, console)
-    except (ChainBroke, ValueError, OSError) as error:
+    except (CommandFailed, ValueError, OSError) as error:
         console.print(str(error), style='red', markup=False, soft_wrap=True)
         return 2
     write_atomically(out / 'report.json', json.dumps(report, indent=2) + '\n')

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,13 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cross4d_jepa_ros.model.live_memory import LiveMemory
-from cross4d_jepa_ros.model.network import Network, SweepInput
-from cross4d_jepa_ros.model.temporal_memory import Remembered
+from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from cross4d_jepa_ros.sensing.point_colours import sample_colours
+from offline_training.answered_sweeps import SweepAnswer, answered_sweeps
 from offline_training.evaluation.sources import Swept
 from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
-from offline_training.objectives.dense_correspondence import answering_rows
 from offline_training.position_network import fourier_features
 from offline_training.segmentation_run import sweep_input
 
@@ -65,27 +63,6 @@ class PointFeatures:
         )
 
 
-@dataclass(frozen=True)
-class SweepAnswer:
-    """What a network says of one sweep, itself and those before it in its recording given.
-
-    Attributes:
-        position: Of the sweep in its `SweepFiles`.
-        row: (N,) int64: which of the L points that are looked at answers for a point, -1 where
-            it is out of range.
-        token: (M, D)
-        embedding: (L, C)
-
-    """
-
-    position: int
-    sweep: LabelledSweep
-    given: SweepInput
-    row: Tensor
-    token: Tensor
-    embedding: Tensor
-
-
 def collect(
     network: Network,
     sweeps: SweepFiles,
@@ -116,7 +93,8 @@ def collect(
     """
     parts = []
     for number, recording in enumerate(sweeps.recordings):
-        for answer in sweep_answers(network, sweeps, recording, stride):
+        wanted = recording[::-stride][::-1]
+        for answer in answered_sweeps(network, sweeps, recording, wanted):
             parts.append(_drawn(answer, number, points_per_sweep, seed))
             on_sweep()
     return _together(parts, network.config.range_m)
@@ -158,56 +136,21 @@ def collect_live(
             if swept.first:
                 memory.clear()
             memory.follow(frame.stamp_ns, frame.sweep.frame_id, frame.fixed_from_base)
-            answer, newest = _answered(network, position, sweep, memory.read())
+            given = sweep_input(network, sweep)
+            token, point, newest = network.encode_sweep(given, memory.read())  # (M, D), (L, C)
             if newest is not None:
                 memory.add(newest)
+            embedding = network.decode(token, point, given.patches)  # (L, C)
+            answer = SweepAnswer(position, sweep, given, token, embedding)
             parts[name].append(_drawn(answer, recording, points_per_sweep, seed))
         on_sweep()
     return {name: _together(each, config.range_m) for name, each in parts.items()}
-
-
-@torch.inference_mode()
-def sweep_answers(
-    network: Network, sweeps: SweepFiles, recording: range, stride: int = 1
-) -> Iterator[SweepAnswer]:
-    """Answer every so manieth sweep of a recording, the last among them, as a stream would.
-
-    Args:
-        network: Is only read.
-        sweeps: Files.
-        recording: One of theirs.
-        stride: 1 for every sweep.
-
-    """
-    network.eval()
-    reach = network.config.sweeps
-    memory: deque[Remembered] = deque(maxlen=reach - 1)
-    for position in recording:
-        ahead = (recording[-1] - position) % stride
-        if ahead >= reach:
-            continue
-        answer, newest = _answered(network, position, sweeps[position], list(memory))
-        if newest is not None:
-            memory.appendleft(newest)
-        if not ahead:
-            yield answer
 
 
 def position_features(points: PointFeatures) -> PointFeatures:
     """Return the same points with nothing but what their positions say: waves of x, y and z."""
     xyz = torch.from_numpy(points.xyz)  # (N, 3)
     return replace(points, features=_half(fourier_features(xyz)))
-
-
-def _answered(
-    network: Network, position: int, sweep: LabelledSweep, memory: Sequence[Remembered]
-) -> tuple[SweepAnswer, Remembered | None]:
-    """Answer a sweep; also what later ones will remember of it."""
-    given = sweep_input(network, sweep)
-    token, point, newest = network.encode_sweep(given, memory)  # (M, D), (L, C)
-    embedding = network.decode(token, point, given.patches)  # (L, C)
-    row = answering_rows(given.patches, len(sweep.xyz))  # (N,)
-    return SweepAnswer(position, sweep, given, row, token, embedding), newest
 
 
 def _labelled(swept: Swept, *, colour: bool) -> LabelledSweep:

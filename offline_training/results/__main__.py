@@ -23,7 +23,6 @@ from rich.console import Console
 from cross4d_jepa_ros.files import one_writer
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.results.checkpoint_claims import evaluated
-from offline_training.results.commands import CommandFailed
 from offline_training.results.document import write_results
 from offline_training.results.fine_tuning_claim import fine_tuned
 from offline_training.results.naming_claims import named_by_images, taught_by_clicks
@@ -31,6 +30,7 @@ from offline_training.results.pretraining_claim import draw_all, linear_probes, 
 from offline_training.results.recordings import recordings
 from offline_training.results.rows import Row, RowStore
 from offline_training.results.settings import Results, load_results
+from offline_training.shown_commands import CommandFailed
 
 DEFAULT = 'config/results.yaml'
 

@@ -1,27 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of the package, run in this process and shown as a user would type them."""
+"""Commands that are run once, however often the results are made."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from cross4d_jepa_ros.files import write_atomically
-
-
-class CommandFailed(RuntimeError):
-    """A command failed; it has said why."""
-
-
-def line(command: str, words: Sequence[str]) -> str:
-    """Write a command as a user would type it."""
-    return shlex.join(['python', '-m', f'offline_training.{command}', *words])
+from offline_training.shown_commands import command_line, run_shown
 
 
 def run(command: str, words: Sequence[str], done: Path, console: Console) -> None:
@@ -37,12 +28,10 @@ def run(command: str, words: Sequence[str], done: Path, console: Console) -> Non
         CommandFailed: It failed.
 
     """
-    text = line(command, words)
+    module = f'offline_training.{command}'
+    text = command_line(module, words)
     mark = done / f'{command}_{hashlib.sha256(text.encode()).hexdigest()[:12]}.json'
     if mark.exists():
         return
-    console.print(text, style='bold', soft_wrap=True, highlight=False)
-    if importlib.import_module(f'offline_training.{command}').main(list(words)) != 0:
-        msg = f'this failed: {text}'
-        raise CommandFailed(msg)
+    run_shown(importlib.import_module(module), words, console)
     write_atomically(mark, json.dumps({'command': text}) + '\n')

@@ -13,13 +13,9 @@ from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.config import ModelConfig
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.pipeline import Pipeline
+from offline_training.answered_sweeps import answered_sweeps
 from offline_training.evaluation.answers import answered
-from offline_training.evaluation.features import (
-    collect,
-    collect_live,
-    position_features,
-    sweep_answers,
-)
+from offline_training.evaluation.features import collect, collect_live, position_features
 from offline_training.evaluation.sources import Source
 from offline_training.labelled_sweeps import SweepFiles
 from offline_training.logs.bag_index import BagChoice
@@ -47,14 +43,13 @@ def network(seed: int = 0, config: ModelConfig = MODEL) -> Network:
 
 
 @pytest.mark.parametrize(
-    ('stride', 'chosen'),
-    [(1, list(range(12))), (2, [1, 3, 5, 7, 9, 11]), (4, [1, 5, 7, 11]), (9, [5, 11])],
+    'chosen', [[*range(12)], [1, 3, 5, 7, 9, 11], [1, 5, 7, 11], [0, 5], [9], []]
 )
-def test_every_answer_is_that_of_its_window(
-    sweeps: SweepFiles, stride: int, chosen: list[int]
-) -> None:
+def test_every_answer_is_that_of_its_window(sweeps: SweepFiles, chosen: list[int]) -> None:
     asked = network()
-    found = [a for drive in sweeps.recordings for a in sweep_answers(asked, sweeps, drive, stride)]
+    found = [
+        a for drive in sweeps.recordings for a in answered_sweeps(asked, sweeps, drive, chosen)
+    ]
     assert [answer.position for answer in found] == chosen
     for answer in found:
         window = [sweep_input(asked, s) for s in sweeps.window(answer.position, MODEL.sweeps)]
@@ -64,12 +59,22 @@ def test_every_answer_is_that_of_its_window(
         torch.testing.assert_close(answer.embedding, embedding)
 
 
+@pytest.mark.parametrize(
+    ('stride', 'chosen'), [(1, [*range(12)]), (4, [1, 5, 7, 11]), (9, [5, 11])]
+)
+def test_the_last_sweep_is_among_those_that_are_asked_for(
+    sweeps: SweepFiles, stride: int, chosen: list[int]
+) -> None:
+    found = collect(network(), sweeps, points_per_sweep=1, seed=0, stride=stride)
+    assert found.sweep.tolist() == chosen
+
+
 def test_a_point_has_its_token_and_its_own_embedding(sweeps: SweepFiles) -> None:
     asked = network()
     found = collect(asked, sweeps, points_per_sweep=50, seed=3)
     assert found.features.shape == (12 * 50, MODEL.width + MODEL.point_width)
     assert found.features.dtype == np.float16
-    answer = next(sweep_answers(asked, sweeps, sweeps.recordings[1]))
+    answer = next(answered_sweeps(asked, sweeps, sweeps.recordings[1], [6]))
     mine = found.at(found.sweep == 6)
     assert set(mine.recording) == {1}
     for i in range(0, 50, 7):

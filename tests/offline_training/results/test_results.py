@@ -14,10 +14,11 @@ from rich.console import Console
 from cross4d_jepa_ros.model.config import BadConfig, from_mapping
 from offline_training.pretraining.settings import load_pretraining
 from offline_training.results import commands
-from offline_training.results.commands import CommandFailed, run
+from offline_training.results.commands import run
 from offline_training.results.document import tables, write_results
 from offline_training.results.rows import Row, RowStore
 from offline_training.results.settings import Results, load_results
+from offline_training.shown_commands import CommandFailed
 
 ROOT = Path(__file__).parents[3]
 CONFIG = ROOT / 'config' / 'results.yaml'
@@ -62,7 +63,7 @@ def test_a_command_is_run_once_and_again_after_it_failed(
 
     def imported(name: str) -> Any:
         assert name == 'offline_training.index_bags'
-        return SimpleNamespace(main=lambda words: seen.append(words) or next(codes))
+        return SimpleNamespace(__name__=name, main=lambda words: seen.append(words) or next(codes))
 
     monkeypatch.setattr(commands.importlib, 'import_module', imported)
     with pytest.raises(CommandFailed, match=r'python -m offline_training.index_bags a --out b'):
