@@ -45,6 +45,7 @@ from offline_training.street_recordings import one_thread
 from offline_training.train_segmentation import sweep_files, train
 from offline_training.training_settings import Towns, Training, load_training
 
+TRAINING = Path('config/training/motion.yaml')
 PROCESSES = 2
 
 
@@ -199,7 +200,7 @@ def run(training: Training, config: CheckConfig, console: Console) -> dict[str, 
 
     """
     if training.towns is None or training.held_out is None or training.sweeps is None:
-        msg = 'the motion check needs towns, held_out and sweeps: see config/training/motion.yaml'
+        msg = f'the motion check needs towns, held_out and sweeps: see {TRAINING}'
         raise BadConfig(msg)
     model = load_model_config(shared_file(f'config/models/{training.model}'))
     for towns in (training.towns, training.held_out, config.fit, config.test):
@@ -291,13 +292,12 @@ def main(argv: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--out', type=Path, required=True, help='report to write, JSON')
-    parser.add_argument('--config', type=Path, default=Path('config/training/motion.yaml'))
     parser.add_argument('--seeds', type=int, nargs='+', default=CheckConfig.seeds)
     arguments = parser.parse_args(argv)
     console = Console()
     try:
         check = CheckConfig(seeds=tuple(arguments.seeds))
-        report = run(load_training(arguments.config), check, console)
+        report = run(load_training(TRAINING), check, console)
     except (ValueError, OSError) as error:
         console.print(str(error), style='red', markup=False)
         return 2

@@ -43,7 +43,6 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         '--reliability', choices=('recorded', 'reliable', 'best_effort'), default='recorded'
     )
-    parser.add_argument('--fixed-frame', default='odom', help='root of the ego-motion')
     parser.add_argument('--write-extrinsics', type=Path, metavar='FILE', help='from /tf_static')
     parser.add_argument('--report', type=Path, metavar='FILE', help='JSON: what was sent')
     arguments = parser.parse_args(argv)
@@ -121,7 +120,6 @@ def _run(arguments: argparse.Namespace, context: Any) -> int:
                 report,
                 topics=arguments.topics or list(bag.topics),
                 reliability=arguments.reliability,
-                fixed_frame=arguments.fixed_frame,
                 own_clock=arguments.clock,
                 say=say,
             )

@@ -29,6 +29,8 @@ from cross4d_jepa_ros.replay_bag.report import ReplayReport
 from cross4d_jepa_ros.ros.message_types import message_type
 
 CLOCK_TYPE = 'rosgraph_msgs/msg/Clock'
+# Root of the ego-motion (REP-105): corrections of it would be jumps.
+FIXED_FRAME = 'odom'
 
 DRAIN_S = 0.5
 ACKNOWLEDGE_LIMIT_S = 10.0
@@ -45,7 +47,6 @@ class BagPublishers:
         report: Gets what is sent and what is skipped.
         topics: Wanted topics of the recording.
         reliability: `recorded`, or what all topics offer: `reliable` or `best_effort`.
-        fixed_frame: Root of the moving transforms that are sent as Odometry.
         own_clock: Whether `/clock` is published beside them: a recorded one is left out.
         say: Takes one line for the user.
 
@@ -63,7 +64,6 @@ class BagPublishers:
         *,
         topics: Sequence[str],
         reliability: str,
-        fixed_frame: str,
         own_clock: bool,
         say: Callable[[str], None],
     ) -> None:
@@ -81,7 +81,7 @@ class BagPublishers:
             else:
                 self._advertise(bag.topics[name])
         if TF_TYPE in {bag.topics[name].msgtype for name in report.skipped}:
-            self._bridge_transforms(topics, fixed_frame)
+            self._bridge_transforms(topics)
         self.latched = {
             name
             for name in self._publishers
@@ -115,7 +115,7 @@ class BagPublishers:
         self._report.skipped[topic] = reason
         self._say(f'{topic} is not played: {reason}')
 
-    def _bridge_transforms(self, wanted: Sequence[str], fixed_frame: str) -> None:
+    def _bridge_transforms(self, wanted: Sequence[str]) -> None:
         """Send moving transforms as Odometry where tf2_msgs cannot be imported."""
         moving = {
             name
@@ -132,7 +132,7 @@ class BagPublishers:
                     child, parent = child_and_parent(first)
                     carried[parent, child] = name
         self._bridged = moving
-        self._bridge = OdometryBridge(fixed_frame, static_transforms(self._bag), set(carried))
+        self._bridge = OdometryBridge(FIXED_FRAME, static_transforms(self._bag), set(carried))
         self._create_publisher(TF_AS_ODOMETRY, message_type(ODOMETRY_TYPE), None)
         line = f'moving transforms are sent as {ODOMETRY_TYPE} on {TF_AS_ODOMETRY}'
         for (parent, child), name in carried.items():

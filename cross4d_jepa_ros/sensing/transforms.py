@@ -37,8 +37,7 @@ class TransformError(LookupError):
 
     Args:
         message: One sentence.
-        kind: `unknown_frame`, `not_connected`, `no_data` (a moving transform of which nothing has
-            come since the last time jump), `past` or `future` (known, but not for that stamp).
+        kind: `unknown_frame`, `not_connected`, `past` or `future` (known, but not for that stamp).
     """
 
     def __init__(self, message: str, *, kind: str) -> None:
@@ -57,13 +56,10 @@ class _Edge:
         self.stamps_ns: list[int] = []
         self.poses: list[_Pose] = []
 
-    def clear(self) -> None:
-        self.stamps_ns.clear()
-        self.poses.clear()
-
     def insert(self, stamp_ns: int, pose: _Pose, keep_ns: int) -> None:
         if self.stamps_ns and self.stamps_ns[-1] - stamp_ns > _JUMP_BACK_NS:
-            self.clear()
+            self.stamps_ns.clear()
+            self.poses.clear()
         at = bisect.bisect_left(self.stamps_ns, stamp_ns)
         replaced = at < len(self.stamps_ns) and self.stamps_ns[at] == stamp_ns
         self.stamps_ns[at : at + replaced] = [stamp_ns]
@@ -76,10 +72,6 @@ class _Edge:
         """parent_from_child (K, 4, 4), or one for all stamps where it does not change."""
         if self.fixed is not None:
             return self.fixed
-        if not self.stamps_ns:
-            raise TransformError(
-                f'{self} has not been published since the last time jump', kind='no_data'
-            )
         known = self.stamps_ns
         first_ns, last_ns = int(stamps_ns.min()), int(stamps_ns.max())
         if known[0] - first_ns > max_extrapolation_ns:
@@ -262,12 +254,6 @@ class TransformBuffer:
                     result += [edge.parent] if moving else []
         return result
 
-    def clear_moving(self) -> None:
-        """Forgets all samples of moving transforms, after a time jump; the tree stays."""
-        with self._lock:
-            for edge in self._edges.values():
-                edge.clear()
-
     def frames(self) -> list[str]:
         """All frames, sorted."""
         with self._lock:
@@ -319,7 +305,7 @@ class TransformBuffer:
         elif any(frame == child for frame in self._ancestors(parent)):
             self._reject(parent, child, 'it closes a loop in the frame tree')
             return None
-        elif edge is not None and (edge.fixed is not None or edge.stamps_ns):
+        elif edge is not None:
             self._reject(parent, child, f"'{child}' already has the parent '{edge.parent}'")
             return None
         self._edges[child] = _Edge(parent, child, source)

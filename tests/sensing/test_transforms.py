@@ -224,17 +224,6 @@ def test_a_large_step_back_starts_again():
     assert kind(buffer, 'odom', 'base', T0 + 5_100 * MS) == 'future'
 
 
-def test_clear_moving_keeps_the_tree():
-    buffer = moving([(0, 0.0, 0.0)])
-    buffer.add_static('base', 'lidar', np.eye(4))
-    buffer.clear_moving()
-    assert kind(buffer, 'odom', 'lidar') == 'no_data'
-    assert buffer.motion_source('odom', 'lidar') == 'tf'
-    assert (buffer.lookup('base', 'lidar', T0) == np.eye(4)).all()
-    buffer.add_tf_message(tf('map', 'base', T0), static=False)
-    assert buffer.lookup('map', 'lidar', T0).shape == (4, 4)
-
-
 def test_memory_is_bounded_in_time_and_number():
     buffer = moving([(i * 100, 0.0, 0.0) for i in range(100)], keep_s=2.0)
     assert kind(buffer, 'odom', 'base', T0 + 7_899 * MS) == 'past'
