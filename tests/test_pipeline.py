@@ -10,76 +10,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from cross4d_jepa_ros.model.checkpoint import (
     BadCheckpoint,
     load_checkpoint,
     save_checkpoint,
 )
-from cross4d_jepa_ros.model.config import BadConfig
 from cross4d_jepa_ros.model.network import Network, SweepInput
-from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.pipeline import Output, Perception, Pipeline
-from cross4d_jepa_ros.sensing.cameras import CameraModel
-from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
-from cross4d_jepa_ros.sensing.point_clouds import Sweep
+from cross4d_jepa_ros.sensing.frames import SensorFrame
 from cross4d_jepa_ros.sensing.point_colours import sample_colours
 from tests.checkpoints import MEMORY, SHIPPED, fresh_checkpoint
-
-# Looks along the base frame's x axis from 1 m above the ground.
-CAMERA_FROM_BASE = np.array(
-    [[0, -1, 0, 0], [0, 0, -1, 1], [1, 0, 0, 0], [0, 0, 0, 1]], dtype=np.float64
-)
-CAMERA = CameraModel(40, 30, 20.0, 20.0, 20.0, 15.0, 'none', ())
+from tests.drawn_frames import frame_of, image, points, view_of
 
 
 @pytest.fixture(scope='module')
 def pipeline() -> Pipeline:
     return Pipeline(SHIPPED, device='cpu', precision='fp32')
-
-
-def points(count: int, seed: int = 0) -> NDArray[np.float32]:
-    """Points of a flat world and two walls, up to 40 m away."""
-    draw = np.random.default_rng(seed)
-    xyz = draw.uniform((-40, -10, 0), (40, 10, 0.05), (count, 3))
-    walls = slice(0, count // 3)
-    xyz[walls, 1] = np.sign(xyz[walls, 1]) * 9
-    xyz[walls, 2] = draw.uniform(0, 6, count // 3)
-    return xyz.astype(np.float32)
-
-
-def frame_of(
-    xyz: NDArray[np.float32],
-    *,
-    index: NDArray[np.int64] | None = None,
-    size: tuple[int, int] | None = None,
-    intensity: NDArray[np.float32] | None = None,
-    views: tuple[CameraView, ...] = (),
-    base_from_sensor: NDArray[np.float64] | None = None,
-) -> SensorFrame:
-    height, width = size or (1, len(xyz))
-    sweep = Sweep(
-        stamp_ns=123,
-        frame_id='lidar',
-        height=height,
-        width=width,
-        xyz=xyz,
-        intensity=intensity,
-        ring=None,
-        time_offset_ns=None,
-        index=np.arange(len(xyz)) if index is None else index,
-    )
-    pose = np.eye(4) if base_from_sensor is None else base_from_sensor
-    return SensorFrame(123, sweep, xyz, pose, None, views)
-
-
-def view_of(image: NDArray[np.uint8], camera: int = 0) -> CameraView:
-    return CameraView(camera, image, 120, CAMERA, CAMERA_FROM_BASE)
-
-
-def image(seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 
 
 def assert_same(found: Perception, expected: Perception) -> None:
@@ -396,69 +343,6 @@ def test_a_checkpoint_without_a_head_gives_embeddings(tmp_path: Path) -> None:
     assert seen.embedding_rgb.shape == (200, 3)
 
 
-def test_colours_are_those_of_the_pixels() -> None:
-    picture = image()
-    # u = 20 - 20 y / x, v = 15 + 20 (1 - z) / x.
-    xyz = np.array(
-        [
-            [10, 0, 1],  # (20, 15)
-            [10, 5, 1],  # (10, 15)
-            [10, 0, 3.7],  # (20, 9.6) -> row 10
-            [10, -4.8, 1.2],  # (29.6, 14.6) -> (30, 15)
-            [-10, 0, 1],  # behind
-            [10, 30, 1],  # left of the image
-            [10, 0, -20],  # below the image
-        ],
-        np.float32,
-    )
-    found = sample_colours(xyz, (view_of(picture),))
-    expected = picture[[15, 15, 10, 15], [20, 10, 20, 30]] / 255
-    assert found.dtype == np.float32
-    assert found[:4, :3] == pytest.approx(expected)
-    assert found[:, 3].tolist() == [1, 1, 1, 1, 0, 0, 0]
-    assert (found[4:] == 0).all()
-
-
-def test_the_pose_of_the_camera_counts() -> None:
-    picture = image()
-    moved = CAMERA_FROM_BASE.copy()
-    moved[2, 3] = 5.0  # the image was taken 5 m further back
-    view = replace(view_of(picture), camera_from_base=moved)
-    found = sample_colours(np.array([[5, 5, 1]], np.float32), (view,))
-    assert found[0, :3] == pytest.approx(picture[15, 10] / 255)
-
-
-def test_the_first_camera_that_sees_a_point_wins() -> None:
-    backward = CAMERA_FROM_BASE @ np.diag([-1.0, -1.0, 1.0, 1.0])
-    first, second, third = (np.full((30, 40, 3), value, np.uint8) for value in (51, 102, 153))
-    views = (
-        view_of(first),
-        view_of(second, 1),
-        replace(view_of(third, 2), camera_from_base=backward),
-    )
-    xyz = np.array([[10, 0, 1], [-10, 0, 1], [0, 10, 1]], np.float32)
-    found = sample_colours(xyz, views)
-    assert found == pytest.approx(np.array([[0.2, 0.2, 0.2, 1], [0.6, 0.6, 0.6, 1], [0, 0, 0, 0]]))
-
-
-def test_no_views_give_no_colours() -> None:
-    assert (sample_colours(points(5), ()) == np.zeros((5, 4))).all()
-
-
-@pytest.mark.parametrize(
-    'wrong',
-    [
-        np.zeros((40, 30, 3), np.uint8),
-        np.zeros((30, 40), np.uint8),
-        np.zeros((30, 40, 4), np.uint8),
-        np.zeros((30, 40, 3), np.float32),
-    ],
-)
-def test_an_image_that_does_not_fit_its_camera_is_refused(wrong: NDArray[np.uint8]) -> None:
-    with pytest.raises(ValueError, match=r'image of camera 0 is .* calibration says \(30, 40, 3\)'):
-        sample_colours(points(5), (view_of(wrong),))
-
-
 def test_colour_matters_only_to_a_network_with_colour(pipeline: Pipeline, tmp_path: Path) -> None:
     blind = custom(tmp_path / 'blind.safetensors', colour=False)
     xyz = points(500)
@@ -550,115 +434,3 @@ def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
     path.write_bytes(SHIPPED.read_bytes()[:10000])
     with pytest.raises(BadCheckpoint, match=r'cut\.safetensors'):
         Pipeline(path)
-
-
-def classes_of(answer: Perception) -> set[int]:
-    assert answer.class_id is not None
-    return set(np.unique(answer.class_id).tolist())
-
-
-def test_an_example_names_what_resembles_it_in_the_very_next_answer() -> None:
-    pipeline = Pipeline(SHIPPED, device='cpu', precision='fp32')
-    # The message's frame lies 2 m beside the base frame.
-    pose = np.eye(4)
-    pose[1, 3] = 2.0
-    xyz = points(4000)
-    frame = replace(frame_of(xyz, base_from_sensor=pose), xyz_base=xyz + pose[:3, 3])
-    pipeline.teaching = True
-    before = pipeline.step(frame, Output(0))
-    assert before.class_id is None
-    assert pipeline.newest is not None and pipeline.newest.frame_id == 'lidar'
-    before = pipeline.step(frame, Output.SEGMENTATION)
-    example = pipeline.embedding_at(xyz[17] + [0.01, 0, 0])
-    pipeline.prototypes = pipeline.prototypes.added('kerb', example)
-    pipeline.teaching = False
-    after = pipeline.step(frame, Output.SEGMENTATION)
-    assert pipeline.newest is None
-    assert pipeline.contract.answer_names == (*pipeline.contract.class_names, 'kerb')
-    assert len(pipeline.contract.answer_palette) == 8
-    assert after.class_id[17] == 7
-    assert after.probability[17] > 0.9
-    # What resembles nothing that was taught keeps the answer of the head.
-    other = after.class_id != 7
-    assert 0 < other.sum() < len(xyz)
-    assert np.array_equal(after.class_id[other], before.class_id[other])
-    assert np.array_equal(after.probability[other], before.probability[other])
-    pipeline.prototypes = Prototypes.none(32)
-    assert_same(pipeline.step(frame, Output.SEGMENTATION), before)
-
-
-def test_examples_of_a_class_that_the_head_knows_are_that_class() -> None:
-    pipeline = Pipeline(SHIPPED, device='cpu', precision='fp32')
-    pipeline.teaching = True
-    frame = frame_of(points(4000))
-    before = pipeline.step(frame, Output.SEGMENTATION)
-    car = pipeline.contract.class_names.index('car')
-    assert before.class_id[17] != car
-    taught = pipeline.prototypes.added('car', pipeline.embedding_at(frame.sweep.xyz[17]))
-    pipeline.prototypes = taught
-    assert pipeline.step(frame, Output.SEGMENTATION).class_id[17] == car
-    assert pipeline.contract.answer_names == pipeline.contract.class_names
-
-
-def test_a_model_without_a_head_knows_what_it_was_taught_and_nothing_else(tmp_path: Path) -> None:
-    pipeline = headless(tmp_path / 'm')
-    frame = frame_of(points(4000))
-    pipeline.teaching = True
-    assert pipeline.step(frame, Output.SEGMENTATION).class_id is None
-    pipeline.answers_unknown = True
-    assert classes_of(pipeline.step(frame, Output.SEGMENTATION)) == {255}
-    example = pipeline.embedding_at(frame.sweep.xyz[17])
-    pipeline.prototypes = pipeline.prototypes.added('kerb', example)
-    answer = pipeline.step(frame, Output.SEGMENTATION)
-    assert classes_of(answer) == {0, 255}
-    assert answer.class_id[17] == 0
-    assert answer.probability[answer.class_id == 0].min() > 0.5
-    assert answer.probability[answer.class_id == 255].max() < 0.5
-
-
-def test_no_example_where_no_point_is() -> None:
-    pipeline = Pipeline(SHIPPED, device='cpu', precision='fp32')
-    pipeline.teaching = True
-    with pytest.raises(ValueError, match='no sweep was answered'):
-        pipeline.embedding_at(np.zeros(3))
-    pipeline.step(frame_of(np.array([[5, 0, 0], [8, 0, 0]], np.float32)), Output(0))
-    assert pipeline.embedding_at(np.array([5.0, 0, 0.49])).norm() == pytest.approx(1)
-    with pytest.raises(ValueError, match=r'is 0\.51 m away, the most is 0\.5 m'):
-        pipeline.embedding_at(np.array([5.0, 0, 0.51]))
-    with pytest.raises(ValueError, match='nan m away'):
-        pipeline.embedding_at(np.array([5.0, np.nan, 0]))
-    pipeline.step(frame_of(np.zeros((0, 3), np.float32)), Output.ALL)
-    with pytest.raises(ValueError, match='saw no point'):
-        pipeline.embedding_at(np.zeros(3))
-    pipeline.reset()
-    with pytest.raises(ValueError, match='no sweep was answered'):
-        pipeline.embedding_at(np.zeros(3))
-
-
-def test_a_class_has_a_threshold_of_its_own() -> None:
-    pipeline = Pipeline(SHIPPED, device='cpu', precision='fp32', probability_threshold=0.3)
-    frame = frame_of(points(2000))
-    pipeline.probability_threshold = 0.0
-    free = pipeline.step(frame, Output.SEGMENTATION)
-    first, second = sorted(classes_of(free))[:2]
-    names = pipeline.contract.class_names
-    pipeline.probability_threshold = 0.6
-    pipeline.class_thresholds = {names[first]: 0.0, names[second]: 1.01, 'never taught': 1.0}
-    strict = pipeline.step(frame, Output.SEGMENTATION)
-    assert np.array_equal(strict.probability, free.probability)
-    rest = np.where(free.probability >= 0.6, free.class_id, 255)
-    expected = np.where(free.class_id == first, first, rest)
-    expected[free.class_id == second] = 255
-    assert np.array_equal(strict.class_id, expected)
-    pipeline.class_thresholds = {}
-    assert np.array_equal(pipeline.step(frame, Output.SEGMENTATION).class_id, rest)
-
-
-def test_more_classes_than_ids_are_refused_and_change_nothing() -> None:
-    pipeline = Pipeline(SHIPPED, device='cpu', precision='fp32')
-    many = pipeline.prototypes
-    for number in range(249):
-        many = many.added(f'class {number}', torch.ones(32))
-    with pytest.raises(BadConfig, match='256 classes, taught ones included'):
-        pipeline.prototypes = many
-    assert pipeline.prototypes.names == () and pipeline.contract.prototypes is None
