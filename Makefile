@@ -84,7 +84,7 @@ demo-checkpoint: $(VENV)/ready
 	$(BIN)/python -m offline_training.train_segmentation config/training/demo.yaml config/demo.safetensors
 
 # SHUFFLE=7: modules, and the tests of each, in an order that the number decides.
-# Two at once, with one thread each, but for those against the clock: they have the machine for themselves.
+# Two at once, with one thread each; then those that want all cores for themselves.
 PYTEST = $(BIN)/python -m pytest -q $(if $(SHUFFLE),--random-order-bucket=module --random-order-seed=$(SHUFFLE))
 test: $(VENV)/ready
 	@failed=0; \

@@ -43,13 +43,6 @@ from tests.tries import TRIED  # noqa: E402
 _lent = count()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whatever talks over DDS does so in real time."""
-    for item in items:
-        if 'ros_domain' in getattr(item, 'fixturenames', ()):
-            item.add_marker('real_time')
-
-
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Hand over what this process has tried, where another one sums up."""
     if hasattr(session.config, 'workeroutput'):
