@@ -52,7 +52,7 @@ def test_another_model_has_a_measure_of_its_own() -> None:
 
 # Holes between blocks that stay: what a large sweep leaves in the heap.
 HOLES = """
-from cross4d_jepa_ros.pipeline import keep_freed_memory
+from cross4d_jepa_ros.compute import keep_freed_memory
 from cross4d_jepa_ros.retained_memory import RetainedMemory, own_bytes
 import numpy as np
 keep_freed_memory()
