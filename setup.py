@@ -56,6 +56,7 @@ setup(
             'mypy',
             'pytest',
             'pytest-random-order',
+            'pytest-xdist',
             'ruff',
             'types-PyYAML',
         ],
