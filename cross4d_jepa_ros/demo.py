@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from cross4d_jepa_ros.bag_frames import truth_class_names, truth_topic
@@ -33,6 +32,7 @@ from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pictures import PICTURES, draw_answers
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.ros.transport import use_large_message_profile
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores, ids_by_name
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
@@ -132,14 +132,12 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
     )
     if plan.setup.extrinsics:
         console.print(f'the node reads static transforms from {plan.setup.extrinsics}')
-    clouds = track(
-        readable(bag, plan.setup.points),
-        'reading the sweeps',
-        total=bag.topics[plan.setup.points].count,
-        console=console,
-        transient=True,
-    )
-    sweeps = [sent_sweep(message) for message in clouds]
+    total = bag.topics[plan.setup.points].count
+    with Bars(console, 'sweeps') as progress:
+        clouds = progress.track(
+            readable(bag, plan.setup.points), total, description='reading the sweeps'
+        )
+        sweeps = [sent_sweep(message) for message in clouds]
     if not sweeps:
         msg = f'{bag.path} has no readable sweep on {plan.setup.points}'
         raise CannotRun(msg)

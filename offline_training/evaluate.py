@@ -28,10 +28,10 @@ from rich.console import Console
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pipeline import Perception, Pipeline
+from cross4d_jepa_ros.progress import Bars
 from offline_training.evaluation.answers import AnswerScores, answered
 from offline_training.evaluation.cost import Cost
 from offline_training.evaluation.pictures import Shown, draw
-from offline_training.evaluation.progress import bars
 from offline_training.evaluation.replayed_log import ReplayedLog
 from offline_training.evaluation.report import print_report
 from offline_training.evaluation.sources import INDEX_SUFFIX, Source, Swept
@@ -179,7 +179,7 @@ def _evaluate(
                     arguments.video, arguments.checkpoint.name, colours, source.class_names, total
                 )
             )
-        progress = stack.enter_context(bars(console))
+        progress = stack.enter_context(Bars(console, 'sweeps'))
         task = progress.add_task('sweeps answered', total=total)
         for place, (swept, perception) in enumerate(stream):
             scores.add(swept, perception)

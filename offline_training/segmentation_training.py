@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cross4d_jepa_ros.files import one_writer
 from cross4d_jepa_ros.model.checkpoint import Checkpoint, Contract, load_checkpoint
@@ -23,6 +22,7 @@ from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.model.tokenizer import input_features
 from cross4d_jepa_ros.pipeline import keep_freed_memory
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.frozen_head import HeadTraining, learn_head
@@ -258,22 +258,13 @@ def _trained(
 
 def _advance(run: Run, steps: int, console: Console) -> float:
     """Take some steps; returns their mean loss."""
-    columns = (
-        TextColumn('step {task.fields[done]} of {task.fields[steps]}'),
-        BarColumn(),
-        TextColumn('{task.completed}/{task.total} loss {task.fields[loss]:.3f}'),
-        TextColumn('{task.fields[rate]:.1f} steps/s'),
-        TimeRemainingColumn(),
-    )
     losses: list[float] = []
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(
-            '', total=steps, done=run.done, steps=run.steps, loss=0.0, rate=0.0
-        )
+    with Bars(console, 'steps') as progress:
+        task = progress.add_task('training', total=run.steps, completed=run.done)
         for loss in run.run(steps):
             losses.append(loss)
-            rate = progress.tasks[0].speed or 0.0
-            progress.update(task, advance=1, done=run.done, loss=np.mean(losses[-50:]), rate=rate)
+            note = f'loss {np.mean(losses[-50:]):.3f}'
+            progress.update(task, completed=run.done, note=note)
     return float(np.mean(losses))
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.evaluation.feature_probes import PROBES, probed
 from offline_training.evaluation.features import PointFeatures, collect_live, position_features
@@ -23,7 +24,6 @@ from offline_training.evaluation.label_efficiency import (
     label_efficiency,
     mean_miou,
 )
-from offline_training.evaluation.progress import bars
 from offline_training.evaluation.sources import Source
 from offline_training.pretraining.settings import load_pretraining
 from offline_training.pretraining.teacher_r2 import teacher_r2
@@ -59,7 +59,7 @@ def feature_report(
     drawn.initialise(torch.Generator().manual_seed(0))
     networks = {MODEL: network, RANDOM: drawn}
     found: list[dict[str, PointFeatures]] = []
-    with bars(console) as progress:
+    with Bars(console) as progress:
         for source, points, what in (
             (fit, FITTED_POINTS, 'features to fit probes on'),
             (judged, JUDGED_POINTS, 'features to judge them on'),
