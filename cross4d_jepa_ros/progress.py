@@ -32,7 +32,7 @@ class Bars(progress.Progress):
         self._lines = not disable and not console.is_terminal
         self._told = time.monotonic()
         super().__init__(
-            progress.TextColumn('{task.description}'),
+            progress.TextColumn('{task.description}', markup=False),
             progress.BarColumn(BAR_WIDTH),
             progress.MofNCompleteColumn(),
             _Rate(unit),

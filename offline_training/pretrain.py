@@ -36,6 +36,7 @@ from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig
 from cross4d_jepa_ros.model.tokenizer import input_features
 from cross4d_jepa_ros.pipeline import keep_freed_memory
+from cross4d_jepa_ros.progress import Bars
 from offline_training.logs.table import Index
 from offline_training.objectives.window import Window
 from offline_training.optimisation import deterministic

@@ -40,7 +40,7 @@ def test_a_log_gets_lines_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, 'EVERY_S', 0.0)
     text = shown(terminal=True)
-    last = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', text).splitlines()[-1]
-    assert re.search(r'━.*32/40 \S+ sweeps/s loss 29 0:00:0\d', last.split('\r')[-1])
+    seen = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', text)
+    assert re.search(r'reading \[them\] ━.*32/40 \S+ sweeps/s loss 29 0:00:0\d', seen)
     assert text.rstrip('\n').endswith('\x1b[2K')  # the line is erased
     assert shown(terminal=True, disable=True) == shown(terminal=False, disable=True) == ''
