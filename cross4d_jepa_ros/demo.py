@@ -371,16 +371,17 @@ def _number(value: Any) -> float | None:
 
 def _print(report: dict[str, Any], plan: Plan, console: Console) -> None:
     table = Table(title='demo', show_header=False)
-    dropped = {cause: n for cause, n in report['dropped'].items() if n} or 'none'
+    dropped = ', '.join(f'{n} {cause}' for cause, n in report['dropped'].items() if n) or 'none'
     table.add_row('sweeps', f'{report["sweeps_out"]} of {report["sweeps_in"]} answered')
-    table.add_row('dropped', str(dropped))
+    table.add_row('dropped', dropped)
     table.add_row('wrong answers', str(sum(report['answers'].values())))
     latency, age = report['latency_ms'], report['age_ms']
     table.add_row('latency p50 / p95', f'{latency["p50"]} / {latency["p95"]} ms')
     table.add_row('age p50 / p95', f'{age["p50"]} / {age["p95"]} ms at rate {report["rate"]}')
     for topic, offset in report['sync_offset_ms'].items():
-        spread = f'{offset["median"]} ms ({offset["min"]} .. {offset["max"]})'
-        table.add_row(f'{topic} after sweep', f'{spread}, missing {offset["missing"]}')
+        name = topic.removesuffix('/compressed').removesuffix('/image_raw')
+        spread = f'{offset["median"]} ms ({offset["min"]} .. {offset["max"]}) after the sweep'
+        table.add_row(name, f'{spread}, {offset["missing"]} missing')
     if 'miou' in report:
         table.add_row('mIoU', f'{report["miou"]} over {report["points_scored"]} points')
         known = [f'{name} {iou}' for name, iou in report['class_iou'].items() if iou is not None]

@@ -23,12 +23,12 @@ class Bars(progress.Progress):
 
     Args:
         console: Where to.
-        unit: What is counted, for the rate.
+        unit: What is counted, for the rate; None where a rate says nothing.
         disable: Whether to show nothing at all.
 
     """
 
-    def __init__(self, console: Console, unit: str = '', *, disable: bool = False) -> None:
+    def __init__(self, console: Console, unit: str | None = '', *, disable: bool = False) -> None:
         self._lines = not disable and not console.is_terminal
         self._told = time.monotonic()
         super().__init__(
@@ -73,7 +73,7 @@ class Bars(progress.Progress):
 
 
 class _Rate(progress.ProgressColumn):
-    def __init__(self, unit: str) -> None:
+    def __init__(self, unit: str | None) -> None:
         super().__init__()
         self._unit = unit
 
@@ -86,9 +86,9 @@ class _Note(progress.ProgressColumn):
         return Text(str(task.fields.get('note', '')))
 
 
-def _rate(task: progress.Task, unit: str) -> str:
+def _rate(task: progress.Task, unit: str | None) -> str:
     speed = task.finished_speed or task.speed
-    return '' if not speed else f'{speed:.2g}{unit and " "}{unit}/s'
+    return '' if unit is None or not speed else f'{speed:.2g}{unit and " "}{unit}/s'
 
 
 def _clock(seconds: float) -> str:

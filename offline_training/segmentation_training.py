@@ -36,6 +36,8 @@ from offline_training.warm_start import take_over
 
 BASIS_SWEEPS = 8
 HEAD = 'segmentation.'
+# Width of a figure in the table of scores; seven classes fit into 80 columns.
+CELL = 5
 # A new head on a trained network is fitted before all else, to points of so many sweeps: what it
 # would do to the network while it knows nothing takes long to mend.
 HEAD_SWEEPS = 32
@@ -241,7 +243,7 @@ def _trained(
         console.print(f'goes on after step {run.done}, from {state}')
     moving = ('moving_ap',) if run.motion else ()
     columns = ('step', 'epoch', 'loss', 'miou', *data.class_names, *moving)
-    console.print(' '.join(f'{name:>10}' for name in columns), soft_wrap=True)
+    console.print(' '.join(f'{name:>{CELL}}' for name in columns), soft_wrap=True)
     for row in run.rows:
         _print_row(row, columns, console)
     every = config.score_every or (run.steps_per_epoch if config.epochs else run.steps)
@@ -276,9 +278,11 @@ def _row(scores: SegmentationScores, moving_ap: float | None) -> dict[str, float
 
 
 def _print_row(row: dict[str, float], columns: tuple[str, ...], console: Console) -> None:
-    cells = [f'{row["step"]:10.0f}', f'{row["epoch"]:10g}']
-    cells += [f'{row.get(name, math.nan):10.3f}' for name in columns[2:]]
-    console.print(' '.join(cells), highlight=False, soft_wrap=True)
+    cells = [f'{row["step"]:.0f}', f'{row["epoch"]:g}']
+    cells += [f'{row.get(name, math.nan):.3f}' for name in columns[2:]]
+    wide = (max(CELL, len(name)) for name in columns)
+    line = ' '.join(f'{cell:>{width}}' for cell, width in zip(cells, wide, strict=True))
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 @torch.inference_mode()

@@ -44,3 +44,11 @@ def test_a_terminal_gets_a_bar_that_goes_away(monkeypatch: pytest.MonkeyPatch) -
     assert re.search(r'reading \[them\] ━.*32/40 \S+ sweeps/s loss 29 0:00:0\d', seen)
     assert text.rstrip('\n').endswith('\x1b[2K')  # the line is erased
     assert shown(terminal=True, disable=True) == shown(terminal=False, disable=True) == ''
+
+
+def test_where_a_rate_says_nothing_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, 'EVERY_S', 0.0)
+    stream = io.StringIO()
+    with Bars(Console(file=stream, force_terminal=False), None) as bars:
+        bars.advance(bars.add_task('seconds', total=None), 3)
+    assert stream.getvalue() == 'seconds 3\n'
