@@ -135,7 +135,7 @@ def _figures(resident: dict[str, Any]) -> str:
 def show(report: dict[str, Any], console: Console) -> None:
     """Print the faults by kind, the sums and the verdicts."""
     table = Table(title=f'soak, {report["minutes"]:g} minutes, seed {report["seed"]}')
-    table.caption = 'most seconds: beginning to named, end to recovered, then to no longer named'
+    table.caption = 'most seconds: begun to named, ended to recovered, from there to unsaid'
     for name in ('fault', 'times', 'named', 'recovered', 'unsaid'):
         table.add_column(name, justify='left' if name == 'fault' else 'right')
     kinds = dict.fromkeys(fault['kind'] for fault in report['faults'])
