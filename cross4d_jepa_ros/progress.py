@@ -40,6 +40,7 @@ class Bars(progress.Progress):
             progress.TimeRemainingColumn(),
             console=console,
             transient=True,
+            refresh_per_second=4,
             disable=disable or self._lines,
         )
         self._unit = unit
