@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from cross4d_jepa_ros.bag_frames import truth_class_names, truth_topic
@@ -33,6 +32,7 @@ from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pictures import PICTURES, draw_answers
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.ros.transport import use_large_message_profile, use_own_domain
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores, ids_by_name
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
@@ -131,14 +131,12 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
     )
     if plan.setup.extrinsics:
         console.print(f'the node reads static transforms from {plan.setup.extrinsics}')
-    clouds = track(
-        readable(bag, plan.setup.points),
-        'reading the sweeps',
-        total=bag.topics[plan.setup.points].count,
-        console=console,
-        transient=True,
-    )
-    sweeps = [sent_sweep(message) for message in clouds]
+    total = bag.topics[plan.setup.points].count
+    with Bars(console, 'sweeps') as progress:
+        clouds = progress.track(
+            readable(bag, plan.setup.points), total, description='reading the sweeps'
+        )
+        sweeps = [sent_sweep(message) for message in clouds]
     if not sweeps:
         msg = f'{bag.path} has no readable sweep on {plan.setup.points}'
         raise CannotRun(msg)
@@ -372,16 +370,17 @@ def _number(value: Any) -> float | None:
 
 def _print(report: dict[str, Any], plan: Plan, console: Console) -> None:
     table = Table(title='demo', show_header=False)
-    dropped = {cause: n for cause, n in report['dropped'].items() if n} or 'none'
+    dropped = ', '.join(f'{n} {cause}' for cause, n in report['dropped'].items() if n) or 'none'
     table.add_row('sweeps', f'{report["sweeps_out"]} of {report["sweeps_in"]} answered')
-    table.add_row('dropped', str(dropped))
+    table.add_row('dropped', dropped)
     table.add_row('wrong answers', str(sum(report['answers'].values())))
     latency, age = report['latency_ms'], report['age_ms']
     table.add_row('latency p50 / p95', f'{latency["p50"]} / {latency["p95"]} ms')
     table.add_row('age p50 / p95', f'{age["p50"]} / {age["p95"]} ms at rate {report["rate"]}')
     for topic, offset in report['sync_offset_ms'].items():
-        spread = f'{offset["median"]} ms ({offset["min"]} .. {offset["max"]})'
-        table.add_row(f'{topic} after sweep', f'{spread}, missing {offset["missing"]}')
+        name = topic.removesuffix('/compressed').removesuffix('/image_raw')
+        spread = f'{offset["median"]} ms ({offset["min"]} .. {offset["max"]}) after the sweep'
+        table.add_row(name, f'{spread}, {offset["missing"]} missing')
     if 'miou' in report:
         table.add_row('mIoU', f'{report["miou"]} over {report["points_scored"]} points')
         known = [f'{name} {iou}' for name, iou in report['class_iou'].items() if iou is not None]

@@ -46,6 +46,8 @@ FAINT = '#5b6470'
 AREA_PER_M, AREA_LIMITS = 0.1, (0.7, 3.5)
 RARE_SHARE, RARE_FACTOR = 0.02, 3.0
 CAMERA_AREA = 4.0
+# Of the brightness of an image that points are drawn over.
+DARKENED = 0.55
 # Of the image's width: about the distance of neighbouring beams of a LiDAR with 64 of them.
 CELLS_ACROSS = 110
 # How many sweeps back, and how far the vehicle must have come between two of them, to say where
@@ -189,7 +191,7 @@ def draw_sweep(
         panels.append(('the truth, from above', paint.truth_rgb))
     for place, (name, rgb) in zip(above, panels, strict=True):
         axes = figure.add_subplot(grid[place])
-        _draw_from_above(axes, frame.xyz_base, rgb, _enlargement(rgb, paint.legend), up)
+        _draw_from_above(axes, frame.xyz_base, rgb, enlargement(rgb, paint.legend), up)
         axes.set_title(name)
     for place, view in zip(in_camera, frame.views, strict=True):
         _draw_view(figure.add_subplot(grid[place]), frame, view, paint, camera_names)
@@ -220,11 +222,16 @@ def draw_cameras(
 def _draw_view(
     axes: Axes, frame: SensorFrame, view: CameraView, paint: Paint, camera_names: Sequence[str]
 ) -> None:
-    enlargement = _enlargement(paint.rgb, paint.legend)
-    _draw_in_camera(axes, view, frame.xyz_base, paint.rgb, enlargement)
-    offset_ms = (view.stamp_ns - frame.stamp_ns) / 1e6
+    larger = enlargement(paint.rgb, paint.legend)
+    _draw_in_camera(axes, view, frame.xyz_base, paint.rgb, larger)
+    axes.set_title(camera_title(view, frame.stamp_ns, camera_names))
+
+
+def camera_title(view: CameraView, sweep_ns: int, camera_names: Sequence[str]) -> str:
+    """Say which camera it is, and how long before or after the sweep its image was taken."""
+    offset_ms = (view.stamp_ns - sweep_ns) / 1e6
     when = f'{abs(offset_ms):.0f} ms {"before" if offset_ms < 0 else "after"} the sweep'
-    axes.set_title(f'{camera_names[view.camera_index]}, {when}')
+    return f'{camera_names[view.camera_index]}, {when}'
 
 
 def _finish(path: Path, figure: Figure, paint: Paint, title: str) -> None:
@@ -252,10 +259,10 @@ def _arrange(views: int, truth: bool) -> tuple[Figure, GridSpec, list[Place], li
     return figure, grid, [(slice(None), 0)], [(row, 1) for row in range(views)]
 
 
-def _enlargement(
+def enlargement(
     rgb: NDArray[np.uint8], legend: Sequence[tuple[str, Sequence[int]]]
 ) -> NDArray[np.float64]:
-    """Factor (N,) on the marker area of each point: above 1 for classes with few points."""
+    """Say how much larger (N,) the area of each point is drawn: above 1 for classes with few."""
     factor = np.ones(len(rgb))
     for _, colour in legend:
         of_class = (rgb == np.array(colour, np.uint8)).all(axis=1)
@@ -279,7 +286,7 @@ def _draw_from_above(
     axes: Axes,
     xyz: NDArray[np.float32],
     rgb: NDArray[np.uint8],
-    enlargement: NDArray[np.float64],
+    larger: NDArray[np.float64],
     up: str,
 ) -> None:
     """Draw points (N, 3) of the base frame with x up; the rare ones last, then by height."""
@@ -294,8 +301,8 @@ def _draw_from_above(
         axes.add_patch(Circle((0, 0), radius, fill=False, color=FAINT, linewidth=0.6, zorder=1))
         side = radius * np.sqrt(0.5)
         axes.text(side, -side, f'{radius} m', color='#aab2bd', fontsize=8, **label)
-    area = np.clip(AREA_PER_M * np.hypot(xyz[:, 0], xyz[:, 1]), *AREA_LIMITS) * enlargement
-    order = np.lexsort((xyz[:, 2], enlargement))
+    area = np.clip(AREA_PER_M * np.hypot(xyz[:, 0], xyz[:, 1]), *AREA_LIMITS) * larger
+    order = np.lexsort((xyz[:, 2], larger))
     right, forward = -xyz[order, 1], xyz[order, 0]
     colours = rgb[order] / 255
     axes.scatter(right, forward, s=area[order], c=colours, linewidths=0, zorder=2)
@@ -307,23 +314,40 @@ def _draw_from_above(
     axes.set(xticks=[], yticks=[])
 
 
-def _draw_in_camera(
-    axes: Axes,
-    view: CameraView,
-    xyz: NDArray[np.float32],
-    rgb: NDArray[np.uint8],
-    enlargement: NDArray[np.float64],
-) -> None:
-    """Draw the points (N, 3) of the base frame that the camera sees over its darkened image."""
+def seen_by(
+    view: CameraView, xyz: NDArray[np.float32]
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Find the points that a camera sees, the farthest first.
+
+    Args:
+        view: Of the camera.
+        xyz: (N, 3) m in the base frame.
+
+    Returns:
+        Which they are (V,), and their pixels (V, 2).
+
+    """
     in_camera = transform_points(view.camera_from_base, xyz)
     uv, inside = view.camera.project(in_camera)
     seen = np.flatnonzero(inside)
     cell_px = view.camera.width / CELLS_ACROSS
     seen = seen[unhidden(uv[seen], in_camera[seen, 2], cell_px)]
     order = seen[np.argsort(-in_camera[seen, 2])]
-    axes.imshow((view.image * 0.55).astype(np.uint8))
-    u, v = uv[order].T
-    area = CAMERA_AREA * np.sqrt(enlargement[order])
+    return order, uv[order]
+
+
+def _draw_in_camera(
+    axes: Axes,
+    view: CameraView,
+    xyz: NDArray[np.float32],
+    rgb: NDArray[np.uint8],
+    larger: NDArray[np.float64],
+) -> None:
+    """Draw the points (N, 3) of the base frame that the camera sees over its darkened image."""
+    order, uv = seen_by(view, xyz)
+    axes.imshow((view.image * DARKENED).astype(np.uint8))
+    u, v = uv.T
+    area = CAMERA_AREA * np.sqrt(larger[order])
     axes.scatter(u, v, s=area, c=rgb[order] / 255, alpha=0.8, linewidths=0)
     axes.set(xlim=(-0.5, view.camera.width - 0.5), ylim=(view.camera.height - 0.5, -0.5))
     axes.axis('off')

@@ -35,6 +35,7 @@ ARGUMENTS = (
     ('params_file', '', 'parameter file; left out: config/perception.param.yaml of the package'),
     ('use_sim_time', 'false', 'true while a bag plays with --clock'),
     ('rviz', 'false', 'true starts RViz with the layout of the package'),
+    ('rviz_frame', 'base_link', "RViz's fixed frame; without any TF: the frame of the sweeps"),
     (
         'fastdds_profile',
         '',
@@ -68,12 +69,23 @@ def _nodes(context) -> list[Node]:
     for name, parameter in (('model', 'model'), ('extrinsics', 'extrinsics_file')):
         if argument(name):
             overrides[parameter] = argument(name)
+    # Other names than ~/input, which in RViz would be its own; a compressed image shows as such.
+    shown = [('/perception_node/input/points', argument('points'))]
+    shown += [
+        (f'/perception_node/input/image{i}{"/compressed" * topic.endswith("/compressed")}', topic)
+        for i, topic in enumerate(images)
+    ]
+    shown.append(('/clicked_point', argument('clicked_point')))
     return [
         # First: where it is not installed, launch gives up and leaves running what it has started.
         Node(
             package='rviz2',
             executable='rviz2',
-            arguments=['-d', str(share / 'config' / 'perception.rviz')],
+            arguments=[
+                *('-d', str(share / 'config' / 'perception.rviz')),
+                *('-f', argument('rviz_frame')),
+            ],
+            remappings=shown,
             condition=IfCondition(LaunchConfiguration('rviz')),
         ),
         Node(

@@ -31,9 +31,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cross4d_jepa_ros.compute import choose
+from cross4d_jepa_ros.progress import Bars
 from offline_training.logs.reader import LogReader
 from offline_training.logs.table import Index, IndexedSweep, Shot
 from offline_training.teachers import ImageTeacher, load_teacher
@@ -163,19 +163,12 @@ def cache_targets(
     _check_space(folder, teacher, missing, console)
     mine = [shard for shard in missing[rank::world] if shard]
     teacher_s = 0.0
-    columns = (
-        TextColumn('targets'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('{task.fields[doing]}'),
-        TimeRemainingColumn(),
-    )
     with (
         LogReader(index) as reader,
         ThreadPoolExecutor(1) as pool,
-        Progress(*columns, console=console) as progress,
+        Bars(console, 'images') as progress,
     ):
-        task = progress.add_task('targets', total=sum(map(len, mine)), doing='reading')
+        task = progress.add_task('targets', total=sum(map(len, mine)))
         wanted = (sought for shard in mine for sought in shard)
         images = _ahead(pool, _Source(reader, teacher_input), wanted, 2 * batch)
         for shard in mine:
@@ -185,8 +178,7 @@ def cache_targets(
                 began = time.perf_counter()
                 views += _looked_at(teacher, seen)
                 teacher_s += time.perf_counter() - began
-                speed = progress.tasks[task].speed or 0.0
-                progress.update(task, advance=len(seen), doing=f'{speed:.1f} images/s')
+                progress.advance(task, len(seen))
             write_shard(folder, [sought.key for sought in shard], views)
     made = sum(map(len, mine))
     return Made(

@@ -3,6 +3,7 @@
 
     python -m offline_training.evaluate drive config/demo.safetensors --out out/evaluation
     python -m offline_training.evaluate index.parquet model.safetensors --labels map.yaml
+    python -m offline_training.evaluate drive config/demo.safetensors --video out/drive.mp4
     python -m offline_training.evaluate drive model.safetensors --frame-log node.jsonl
     python -m offline_training.evaluate unseen.parquet model.safetensors --features learnt.parquet
     python -m offline_training.evaluate drive config/demo.safetensors --stress
@@ -27,15 +28,16 @@ from rich.console import Console
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pipeline import Perception, Pipeline
+from cross4d_jepa_ros.progress import Bars
 from offline_training.evaluation.answers import AnswerScores, answered
 from offline_training.evaluation.cost import Cost
 from offline_training.evaluation.pictures import Shown, draw
-from offline_training.evaluation.progress import bars
 from offline_training.evaluation.replayed_log import ReplayedLog
 from offline_training.evaluation.report import print_report
 from offline_training.evaluation.sources import INDEX_SUFFIX, Source, Swept
 from offline_training.evaluation.stability import Stability, print_stability
 from offline_training.evaluation.stress import stress
+from offline_training.evaluation.video import SUFFIX, Video
 from offline_training.evaluation.worth import (
     common_classes,
     feature_report,
@@ -69,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         '--labels', type=Path, help='label map, YAML; left out: classes as the recording names them'
     )
     parser.add_argument('--write-bag', type=Path, help='folder of a recording of the answers')
+    parser.add_argument(
+        '--video', type=Path, help='.mp4 to write: every sweep in its cameras and from above'
+    )
     parser.add_argument('--frame-log', type=Path, help='of a node: do again what it did')
     parser.add_argument(
         '--features', type=Path, help='recording or index to fit probes on; SOURCE judges them'
@@ -132,6 +137,9 @@ def _check_together(arguments: argparse.Namespace) -> None:
     if arguments.frame_log is not None and (arguments.features or arguments.stress):
         msg = '--frame-log does again what a node did: leave out --features and --stress'
         raise ValueError(msg)
+    if arguments.video is not None and arguments.video.suffix != SUFFIX:
+        msg = f'--video: {arguments.video} has to end in {SUFFIX}'
+        raise ValueError(msg)
     if arguments.targets is not None and arguments.features is None:
         msg = '--targets tell what features are worth: give --features as well'
         raise ValueError(msg)
@@ -158,21 +166,31 @@ def _evaluate(
     scores = AnswerScores(names, source.class_names, contract.model.range_m)
     cost = Cost()
     shown: Shown | None = None
+    colours = dict(zip(names, palette, strict=True))
+    total = len(source)
     with ExitStack() as stack:
-        bags = None
+        bags = video = None
         if arguments.write_bag is not None:
             written = AnswerBags(arguments.write_bag, source.logs, names, palette)
             bags = stack.enter_context(written)
-        progress = stack.enter_context(bars(console))
-        total = len(source)
+        if arguments.video is not None:
+            video = stack.enter_context(
+                Video(
+                    arguments.video, arguments.checkpoint.name, colours, source.class_names, total
+                )
+            )
+        progress = stack.enter_context(Bars(console, 'sweeps'))
         task = progress.add_task('sweeps answered', total=total)
         for place, (swept, perception) in enumerate(stream):
             scores.add(swept, perception)
             cost.add(perception)
             if bags is not None:
                 bags.add(swept, perception)
+            this = Shown(swept, perception, source.cameras)
+            if video is not None:
+                video.add(this)
             if place <= total // 2:
-                shown = Shown(swept, perception, source.cameras)
+                shown = this
             progress.advance(task)
     report: dict[str, Any] = {
         'source': str(source.path),
@@ -189,10 +207,11 @@ def _evaluate(
         report['frame_log'] = source.report()
     costs = cost.report(pipeline)
     write_atomically(out / 'cost.json', json.dumps(costs, indent=2) + '\n')
-    colours = dict(zip(names, palette, strict=True))
     draw(out, report, shown, colours, source.class_names)
     print_report(report, costs, console)
     console.print(f'report.json, cost.json and pictures in {out}', highlight=False)
+    if video is not None:
+        console.print(video.told, highlight=False, markup=False, soft_wrap=True)
     return report
 
 

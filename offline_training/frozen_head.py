@@ -11,18 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 from torch import nn
 
 from cross4d_jepa_ros.model.heads import SegmentationHead
 from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from offline_training.answered_sweeps import answered_sweeps
 from offline_training.labelled_sweeps import SweepFiles
@@ -127,26 +120,15 @@ def learn_head(
     """
     head = network.segmentation
     assert head is not None
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('{task.fields[rate]:.1f}/s'),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-
-        def advance(task: TaskID) -> None:
-            progress.update(task, advance=1, rate=progress.tasks[task].speed or 0.0)
-
-        reading = progress.add_task('sweeps', total=len(positions), rate=0.0)
+    with Bars(console) as progress:
+        reading = progress.add_task('sweeps', total=len(positions))
         samples = labelled_embeddings(
             network,
             sweeps,
             positions,
             points_per_sweep=how.points_per_sweep,
             seed=how.seed,
-            on_sweep=lambda: advance(reading),
+            on_sweep=lambda: progress.advance(reading),
         )
         config = ProbeConfig(
             hidden=() if head.hidden is None else (head.hidden.out_features,),
@@ -155,8 +137,10 @@ def learn_head(
             learning_rate=how.learning_rate,
             weight_decay=how.weight_decay,
         )
-        fitting = progress.add_task('passes', total=config.epochs, rate=0.0)
-        probe = fit_probe(config, *samples, head.out_features, how.seed, lambda: advance(fitting))
+        fitting = progress.add_task('passes', total=config.epochs)
+        probe = fit_probe(
+            config, *samples, head.out_features, how.seed, lambda: progress.advance(fitting)
+        )
     fold(probe, head)
 
 

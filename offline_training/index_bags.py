@@ -31,18 +31,12 @@ from typing import Any
 
 import torch.distributed as dist
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TaskID
 
 from cross4d_jepa_ros.bag_setup import UnfitBag
 from cross4d_jepa_ros.bags import BadBag
 from cross4d_jepa_ros.files import InUse, one_writer, write_atomically
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.sensing.extrinsics import BadExtrinsics
 from offline_training.logs.bag_index import BagChoice, index_bag
 from offline_training.logs.inspection import inspect
@@ -156,18 +150,11 @@ def _indexed(
     bags: Sequence[Path], choice: BagChoice, out: Path, share: Share, console: Console
 ) -> Iterator[tuple[LogFindings, dict[str, Any]]]:
     """Yield what was found in each recording, and its part of the report."""
-    columns = (
-        TextColumn('{task.description}'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('{task.fields[rate]}'),
-        TimeRemainingColumn(),
-    )
     names = Counter(path.resolve().name for path in bags)
-    with Progress(*columns, console=console, disable=share.rank > 0) as progress:
+    with Bars(console, 'sweeps', disable=share.rank > 0) as progress:
         for path in bags:
             name = path.resolve().name
-            task = progress.add_task(name, total=None, rate='looking through')
+            task = progress.add_task(name, total=None, note='looking through')
             on_sweeps = partial(_show, progress, task)
             log = log_name(path, out.parent)
             try:
@@ -182,16 +169,15 @@ def _indexed(
             # Recordings of one name lie in different folders.
             unique = name if names[name] == 1 else re.sub(r'\W+', '_', log).strip('_')
             picture = _pictures(out) / f'{unique}.png'
-            progress.update(task, rate='drawing')
+            progress.update(task, note='drawing')
             inspect(findings.rows, report['cameras'], out.parent, picture)
             report['sentences'] += doubts(report['cameras'])
             progress.remove_task(task)
             yield findings, report
 
 
-def _show(progress: Progress, task: TaskID, done: int, total: int) -> None:
-    speed = progress.tasks[progress.task_ids.index(task)].speed or 0.0
-    progress.update(task, completed=done, total=total, rate=f'{speed:.1f} sweeps/s')
+def _show(progress: Bars, task: TaskID, done: int, total: int) -> None:
+    progress.update(task, completed=done, total=total, note='')
 
 
 def _pictures(out: Path) -> Path:

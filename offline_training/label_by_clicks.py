@@ -22,11 +22,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from cross4d_jepa_ros.model.prototypes import Prototypes
+from cross4d_jepa_ros.progress import Bars
 from offline_training.logs.table import Index
 from offline_training.naming.answers import Answers, add_source, index_of
 from offline_training.naming.clicks import read_clicks, taught
@@ -55,11 +55,10 @@ def teach(start: Path, out: Path, index: Index, clicks: Path, console: Console) 
     """
     given = read_clicks(clicks)
     loaded = load_checkpoint(start)
-    columns = (TextColumn('clicks'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with (
         deterministic(),
         Answers(loaded.network, index) as answers,
-        Progress(*columns, console=console, transient=True) as progress,
+        Bars(console) as progress,
     ):
         if not loaded.network.normalisation.fitted:
             some = [answers.answer(place).embedding for place in answers.spread(FITTED_SWEEPS)]
@@ -67,7 +66,7 @@ def teach(start: Path, out: Path, index: Index, clicks: Path, console: Console) 
             console.print(
                 f'{start} has no normalisation of its embeddings yet: fitted to {len(some)} sweeps'
             )
-        task = progress.add_task('', total=len(given))
+        task = progress.add_task('clicks', total=len(given))
         prototypes = taught(
             loaded.network,
             loaded.prototypes,

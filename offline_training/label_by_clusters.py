@@ -25,7 +25,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
@@ -38,6 +37,7 @@ from cross4d_jepa_ros.model.checkpoint import (
 )
 from cross4d_jepa_ros.model.config import BadConfig, Segmentation
 from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.progress import Bars
 from offline_training.frozen_head import fold
 from offline_training.logs.table import Index
 from offline_training.naming.answers import Answers, add_source, index_of
@@ -90,11 +90,10 @@ def name_by_clusters(
         BadConfig: There are fewer different points than clusters.
 
     """
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
     with (
         deterministic(),
         Answers(start.network, index) as answers,
-        Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress,
+        Bars(console) as progress,
     ):
         looking = progress.add_task('sweeps', total=len(answers.spread(SWEEPS)))
         comparing = progress.add_task('pairs of sweeps', total=len(answers.spread(PAIRS)))

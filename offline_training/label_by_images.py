@@ -30,7 +30,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cross4d_jepa_ros.compute import choose
@@ -43,6 +42,7 @@ from cross4d_jepa_ros.model.checkpoint import (
 )
 from cross4d_jepa_ros.model.config import Segmentation
 from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from offline_training.frozen_head import fold
 from offline_training.label_map import LabelMap, load_label_map
@@ -143,7 +143,7 @@ def name_by_images(
     """
     space = start.network.teacher_space
     assert space is not None
-    with deterministic(), _progress(console) as progress:
+    with deterministic(), Bars(console) as progress:
         task = progress.add_task('learnt images', total=len(learnt))
         pixels = drawn_pixels(view, learnt, label_map, SEEDS[0], lambda: progress.advance(task))
         heads = progress.add_task('heads', total=len(SEEDS))
@@ -226,11 +226,6 @@ def _coloured(class_id: NDArray[np.uint8], label_map: LabelMap) -> NDArray[np.ui
     colours[: len(label_map.palette)] = label_map.palette
     colours[UNKNOWN] = 0
     return colours[class_id]
-
-
-def _progress(console: Console) -> Progress:
-    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
 
 def _table(report: dict[str, Any]) -> Table:

@@ -19,16 +19,10 @@ from typing import Literal
 
 import cv2
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from cross4d_jepa_ros.bags import BadBag, BagWriter
 from cross4d_jepa_ros.files import write_atomically
+from cross4d_jepa_ros.progress import Bars
 from offline_training.street import camera
 from offline_training.street.camera import Picture
 from offline_training.street.classes import CLASS_NAMES
@@ -74,20 +68,13 @@ def write_street_bag(
 
     """
     sweeps = max(1, round(seconds / SWEEP_S))
-    columns_shown = (
-        TextColumn('street'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('{task.fields[doing]}'),
-        TimeRemainingColumn(),
-    )
     with (
         ExitStack() as whole,  # else nothing is left of it
         BagWriter(path, storage=storage) as bag,
-        Progress(*columns_shown, console=Console(stderr=True)) as progress,
+        Bars(Console(stderr=True), 'sweeps') as progress,
     ):
         whole.callback(shutil.rmtree, path, ignore_errors=True)
-        task = progress.add_task('street', total=sweeps, doing='laying out the town')
+        task = progress.add_task('street', total=sweeps, note='laying out the town')
         rig = Rig(make_town(seed, seconds), seed, beams, columns)
         _add_topics(bag, seed)
         bag.write('/tf_static', 'tf2_msgs/msg/TFMessage', START_NS, static_tree())
@@ -100,8 +87,7 @@ def write_street_bag(
                     _label(label_images, f'{path.name}_{name}_{sweep:05}', picture)
             for stamp_ns, topic, msg in sorted(messages, key=lambda entry: entry[0]):
                 bag.write(topic, msg.__msgtype__, stamp_ns, msg)
-            speed = progress.tasks[task].speed or 0.0
-            progress.update(task, advance=1, doing=f'{speed:.1f} sweeps/s')
+            progress.update(task, advance=1, note='')
         whole.pop_all()
     return sweeps
 

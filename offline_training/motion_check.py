@@ -32,6 +32,7 @@ from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig, load_model_config
 from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN, SegmentationScores
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.average_precision import average_precision
@@ -214,13 +215,15 @@ def run(training: Training, config: CheckConfig, console: Console) -> dict[str, 
     }
     missing = {key: path for key, path in files.items() if not path.exists()}
     spawn = multiprocessing.get_context('spawn')
-    with one_thread(), ProcessPoolExecutor(PROCESSES, spawn) as pool:
+    with one_thread(), ProcessPoolExecutor(PROCESSES, spawn) as pool, Bars(console) as progress:
+        task = progress.add_task('networks', total=len(missing))
         jobs = {pool.submit(measured, training, config, *key): key for key in missing}
         try:
             for job in as_completed(jobs):
                 row = job.result()
                 write_atomically(files[jobs[job]], json.dumps(row, indent=2) + '\n')
                 console.print(_line(row), highlight=False)
+                progress.advance(task)
         except BaseException:
             # Leaving the pool would otherwise first train all networks that are left.
             pool.shutdown(wait=False, cancel_futures=True)

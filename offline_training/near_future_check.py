@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.config import ModelConfig
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training import cache_targets, index_bags
 from offline_training.augmentation import AS_RECORDED
@@ -231,7 +231,7 @@ def run(bag: Path, config: CheckConfig, work: Path, console: Console) -> dict[st
     settings, model = settings_of(config, 0)
     steps = max(1, -(-settings.epochs * config.learnt // settings.batch))
     rows: list[dict[str, Any]] = []
-    with Progress(console=console, transient=True) as progress, deterministic():
+    with Bars(console) as progress, deterministic():
         task = progress.add_task('steps', total=2 * steps * len(config.seeds))
         for seed in config.seeds:
             rows += rows_of(parts, config, seed, lambda: progress.advance(task))

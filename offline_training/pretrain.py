@@ -28,7 +28,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
@@ -37,6 +36,7 @@ from cross4d_jepa_ros.files import one_writer, write_atomically
 from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig
 from cross4d_jepa_ros.model.tokenizer import input_features
+from cross4d_jepa_ros.progress import Bars
 from offline_training.logs.table import Index
 from offline_training.objectives.window import Window
 from offline_training.optimisation import deterministic
@@ -169,19 +169,10 @@ def _learn(
     for opened in (log, board):
         if opened is not None:
             ends.callback(opened.close)
-    progress = Progress(
-        TextColumn('pretraining'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('loss {task.fields[loss]:.4f}, {task.fields[rate]:.2f} windows/s'),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not main,
-    )
+    progress = Bars(console, 'steps', disable=not main)
     on_cpu = processes.device.type == 'cpu'
     with ends, progress, deterministic() if on_cpu else contextlib.nullcontext():
-        task = progress.add_task('', total=run.steps, completed=first, loss=0.0, rate=0.0)
+        task = progress.add_task('pretraining', total=run.steps, completed=first)
         for number in range(first, run.steps):
             row = run.step(number, loaded)
             if log is not None and board is not None:
@@ -189,8 +180,7 @@ def _learn(
                 for name, value in row.items():
                     if name != 'step':
                         board.add_scalar(name.replace('.', '/'), value, number)
-                rate = config.batch / row['step_s']
-                progress.update(task, advance=1, loss=row['loss'], rate=rate)
+                progress.update(task, advance=1, note=f'loss {row["loss"]:.4f}')
             if log is not None and (
                 (number + 1) % config.save_every == 0 or number + 1 == run.steps
             ):

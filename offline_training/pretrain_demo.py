@@ -24,11 +24,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training import cache_targets, index_bags, pretrain
 from offline_training.logs.table import Index
@@ -280,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _towns(sizes: Sizes, folder: Path, console: Console) -> tuple[Path, ...]:
-    with Progress(console=console) as progress:
+    with Bars(console) as progress:
         task = progress.add_task('driving through towns', total=len(sizes.towns))
         made = record_towns(folder, sizes.towns, sizes.seconds, lambda: progress.advance(task))
     return tuple(made[seed] for seed in sizes.towns)

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cross4d_jepa_ros.compute import keep_freed_memory
 from cross4d_jepa_ros.files import one_writer
@@ -23,6 +22,7 @@ from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, Segmentation, 
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.model.tokenizer import input_features
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.frozen_head import HeadTraining, learn_head
@@ -36,6 +36,8 @@ from offline_training.warm_start import take_over
 
 BASIS_SWEEPS = 8
 HEAD = 'segmentation.'
+# Width of a figure in the table of scores; seven classes fit into 80 columns.
+CELL = 5
 # A new head on a trained network is fitted before all else, to points of so many sweeps: what it
 # would do to the network while it knows nothing takes long to mend.
 HEAD_SWEEPS = 32
@@ -241,7 +243,7 @@ def _trained(
         console.print(f'goes on after step {run.done}, from {state}')
     moving = ('moving_ap',) if run.motion else ()
     columns = ('step', 'epoch', 'loss', 'miou', *data.class_names, *moving)
-    console.print(' '.join(f'{name:>10}' for name in columns), soft_wrap=True)
+    console.print(' '.join(f'{name:>{CELL}}' for name in columns), soft_wrap=True)
     for row in run.rows:
         _print_row(row, columns, console)
     every = config.score_every or (run.steps_per_epoch if config.epochs else run.steps)
@@ -258,22 +260,13 @@ def _trained(
 
 def _advance(run: Run, steps: int, console: Console) -> float:
     """Take some steps; returns their mean loss."""
-    columns = (
-        TextColumn('step {task.fields[done]} of {task.fields[steps]}'),
-        BarColumn(),
-        TextColumn('{task.completed}/{task.total} loss {task.fields[loss]:.3f}'),
-        TextColumn('{task.fields[rate]:.1f} steps/s'),
-        TimeRemainingColumn(),
-    )
     losses: list[float] = []
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(
-            '', total=steps, done=run.done, steps=run.steps, loss=0.0, rate=0.0
-        )
+    with Bars(console, 'steps') as progress:
+        task = progress.add_task('training', total=run.steps, completed=run.done)
         for loss in run.run(steps):
             losses.append(loss)
-            rate = progress.tasks[0].speed or 0.0
-            progress.update(task, advance=1, done=run.done, loss=np.mean(losses[-50:]), rate=rate)
+            note = f'loss {np.mean(losses[-50:]):.3f}'
+            progress.update(task, completed=run.done, note=note)
     return float(np.mean(losses))
 
 
@@ -285,9 +278,11 @@ def _row(scores: SegmentationScores, moving_ap: float | None) -> dict[str, float
 
 
 def _print_row(row: dict[str, float], columns: tuple[str, ...], console: Console) -> None:
-    cells = [f'{row["step"]:10.0f}', f'{row["epoch"]:10g}']
-    cells += [f'{row.get(name, math.nan):10.3f}' for name in columns[2:]]
-    console.print(' '.join(cells), highlight=False, soft_wrap=True)
+    cells = [f'{row["step"]:.0f}', f'{row["epoch"]:g}']
+    cells += [f'{row.get(name, math.nan):.3f}' for name in columns[2:]]
+    wide = (max(CELL, len(name)) for name in columns)
+    line = ' '.join(f'{cell:>{width}}' for cell, width in zip(cells, wide, strict=True))
+    console.print(line, highlight=False, soft_wrap=True)
 
 
 @torch.inference_mode()

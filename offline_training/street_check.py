@@ -18,14 +18,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich import progress
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
 from cross4d_jepa_ros.bag_frames import BagFrame
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores
 from cross4d_jepa_ros.sensing.cameras import unhidden
 from cross4d_jepa_ros.sensing.frames import CameraView
@@ -252,15 +251,6 @@ def compare(miou: Mapping[str, float], limits: Limits) -> list[dict[str, Any]]:
     ]
 
 
-class _Rate(progress.ProgressColumn):
-    """Steps per second."""
-
-    def render(self, task: progress.Task) -> Text:
-        """Show the rate once it is known."""
-        speed = task.finished_speed or task.speed
-        return Text('' if speed is None else f'{speed:.2g}/s', style='progress.data.speed')
-
-
 def run(config: CheckConfig, work: Path, console: Console) -> dict[str, Any]:
     """Record, sample, train and score.
 
@@ -278,9 +268,7 @@ def run(config: CheckConfig, work: Path, console: Console) -> dict[str, Any]:
     """
     load = OthersShare(own_pids())
     seeds = config.fit_seeds + config.test_seeds
-    shown = (progress.TextColumn('{task.description}'), progress.BarColumn())
-    rates = (progress.MofNCompleteColumn(), _Rate(), progress.TimeRemainingColumn())
-    with progress.Progress(*shown, *rates, console=console) as bars:
+    with Bars(console) as bars:
 
         def stage(name: str, steps: int) -> Callable[[], None]:
             return partial(bars.advance, bars.add_task(name, total=steps))

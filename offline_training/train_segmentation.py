@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cross4d_jepa_ros.files import one_writer
 from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig, ModelConfig
+from cross4d_jepa_ros.progress import Bars
 from offline_training.indexed_sweeps import HELD_OUT, indexed_sweeps, without_end
 from offline_training.label_map import LabelMap, load_label_map
 from offline_training.labelled_sweeps import FORMAT, SweepFiles, read_recording, write_sweeps
@@ -78,7 +78,7 @@ def _make_sweeps(
 ) -> None:
     folder = Path(config.work) / 'recordings'
     absent = [seed for seed, path in paths.items() if not path.exists()]
-    with Progress(console=console) as progress:
+    with Bars(console) as progress:
         driving = progress.add_task('driving through towns', total=len(absent))
         reading = progress.add_task('reading their sweeps', total=len(absent))
         recordings = record_towns(folder, absent, towns.seconds, lambda: progress.advance(driving))
@@ -186,16 +186,9 @@ def _of_index(
 def _sweeps_of(
     index: Index, config: Training, label_map: LabelMap, model: ModelConfig, console: Console
 ) -> SweepFiles:
-    columns = (
-        TextColumn('reading labelled sweeps'),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn('{task.fields[rate]:.1f} sweeps/s'),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Bars(console, 'sweeps') as progress:
         total = sum(row.usable for row in index.rows)
-        task = progress.add_task('', total=total, rate=0.0)
+        task = progress.add_task('reading labelled sweeps', total=total)
         return indexed_sweeps(
             index,
             label_map,
@@ -203,7 +196,7 @@ def _sweeps_of(
             range_m=model.range_m,
             stride=model.sweep_stride,
             colour=model.colour,
-            on_sweep=lambda: progress.update(task, advance=1, rate=progress.tasks[0].speed or 0.0),
+            on_sweep=lambda: progress.advance(task),
         )
 
 

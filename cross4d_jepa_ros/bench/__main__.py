@@ -26,9 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich import progress
 from rich.console import Console
-from rich.text import Text
+from rich.progress import TaskID
 
 from cross4d_jepa_ros.bag_setup import BagSetup, settle
 from cross4d_jepa_ros.bags import BadBag, Bag
@@ -51,6 +50,7 @@ from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint, read_contract
 from cross4d_jepa_ros.pipeline import Pipeline
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.ros.transport import use_large_message_profile, use_own_domain
 from cross4d_jepa_ros.shared_files import DEMO_CHECKPOINT, shared_file
 
@@ -83,13 +83,6 @@ class Plan:
     precision: str
     out: Path
     budget: Budget = Budget()
-
-
-class _Rate(progress.ProgressColumn):
-    """Sweeps per second of the setting at work."""
-
-    def render(self, task: progress.Task) -> Text:
-        return Text(f'{task.fields["rate"]:.3g} sweeps/s', style='progress.data.speed')
 
 
 def settings(shipped: str, window: int, drives: Sequence[Drive], *, full: bool) -> list[Setting]:
@@ -136,15 +129,8 @@ def measure_all(
     problems: list[str] = []
     rates: dict[str, Any] = {}
     load = OthersShare(own_pids())
-    columns = (
-        progress.TextColumn('{task.description}'),
-        progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        _Rate(),
-        progress.TimeRemainingColumn(),
-    )
-    with progress.Progress(*columns, console=console, transient=True) as bars:
-        task = bars.add_task('', total=len(chosen), rate=0.0)
+    with Bars(console, 'settings') as bars:
+        task = bars.add_task('', total=len(chosen))
         for number, setting in enumerate(chosen):
             bars.update(task, completed=number, description=_described(setting))
             checkpoint, weights = _checkpoint(plan, setting, shipped.contract.model.sweeps, work)
@@ -199,11 +185,9 @@ def _named(setting: Setting, pipeline: Pipeline, weights: str) -> dict[str, Any]
     }
 
 
-def _shown(
-    bars: progress.Progress, task: progress.TaskID, number: int
-) -> Callable[[float, float], None]:
+def _shown(bars: Bars, task: TaskID, number: int) -> Callable[[float, float], None]:
     def show(share: float, rate: float) -> None:
-        bars.update(task, completed=number + share, rate=rate)
+        bars.update(task, completed=number + share, note=f'{rate:.3g} sweeps/s')
 
     return show
 

@@ -108,7 +108,16 @@ def show(report: dict[str, Any], console: Console) -> None:
         figures = f'{row["median_ms"]:.1f} ms, p95 {row["p95_ms"]:.1f}'
         stages.add_row(row['stage'], figures, f'{row["times_reference"]:.3f} x reference')
     console.print(stages)
-    console.print(f'others used {report["others_cpu_share"]} of the CPU; live: {report["live"]}')
+    live = report['live']
+    if live:
+        latency = live['latency_ms']
+        lost = ', '.join(f'{n} {cause}' for cause, n in live['dropped'].items() if n) or 'none'
+        console.print(
+            f'live at {live["rate_hz"]} Hz: {live["sweeps_out"]} of {live["sweeps_in"]} sweeps '
+            f'answered, dropped: {lost}; latency {latency["p50"]} ms, p95 {latency["p95"]}',
+            highlight=False,
+        )
+    console.print(f'others used {report["others_cpu_share"]} of the CPU', highlight=False)
     for problem in report['problems']:
         console.print(problem, style='yellow', markup=False, highlight=False)
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cross4d_jepa_ros.bags import BadBag, Bag, BagMessage
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.replay_bag.publishers import BagPublishers
 from cross4d_jepa_ros.replay_bag.report import ReplayReport
 
@@ -78,17 +78,9 @@ class Replay:
         for message in self._bag.messages(self._publishers.latched):
             if message.bag_stamp_ns < start_ns:
                 self._publishers.publish(message)
-        columns = (
-            TextColumn('{task.description}'),
-            BarColumn(),
-            TextColumn('{task.percentage:3.0f}% at {task.fields[rate]:.2f}x'),
-            TimeRemainingColumn(),
-        )
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, refresh_per_second=4) as progress:
-            task = progress.add_task(
-                self._bag.path.name, total=max(end_ns - start_ns, 1), rate=self.report.rate
-            )
+        with Bars(Console(stderr=True), None) as progress:
+            total_s = max(end_ns - start_ns, 1) / 1e9
+            task = progress.add_task(f'{self._bag.path.name}, seconds', total=total_s)
             while True:
                 self.report.anchor_steady_ns = time.monotonic_ns()
                 for message in read_ahead(
@@ -98,10 +90,11 @@ class Replay:
                     self._publishers.publish(message)
                     elapsed_ns = max(time.monotonic_ns() - self.report.anchor_steady_ns, 1)
                     played_ns = message.bag_stamp_ns - start_ns
-                    progress.update(task, completed=played_ns, rate=played_ns / elapsed_ns)
+                    note = f'at {played_ns / elapsed_ns:.2f}x'
+                    progress.update(task, completed=played_ns / 1e9, note=note)
                 if not loop:
                     return
-                progress.reset(task, rate=self.report.rate)
+                progress.reset(task)
 
     def _pace(self, bag_stamp_ns: int) -> None:
         """Sleep until a bag stamp is due, ticking the clock meanwhile, and note the lateness."""

@@ -22,10 +22,10 @@ from typing import Any
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.ros.transport import use_large_message_profile, use_own_domain
 from cross4d_jepa_ros.soak.conductor import Conductor
 from cross4d_jepa_ros.soak.report import crashes, draw, memory, show, summed, untried, verdicts
@@ -80,15 +80,14 @@ def soak(out: Path, minutes: float, seed: int, console: Console) -> dict[str, An
         executor.add_node(watch)
         stage = Stage(out, seed, watch, stack)
         conductor = Conductor(stage, executor)
-        columns = (TextColumn('{task.description:40.40}'), BarColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console, transient=True) as progress:
+        with Bars(console, None) as progress:
             task = progress.add_task('starting', total=60 * minutes)
             try:
                 conductor.play(
                     seed,
                     minutes,
                     lambda text: progress.update(
-                        task, description=text, completed=conductor.seconds
+                        task, description=f'{text:32.32}', completed=conductor.seconds
                     ),
                 )
             except RuntimeError as error:

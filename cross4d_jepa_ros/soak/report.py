@@ -126,14 +126,17 @@ def draw(path: Path, score: Score) -> None:
 
 
 def _figures(resident: dict[str, Any]) -> str:
-    figures = {key: figure for key, figure in resident.items() if key != 'each_10_s'}
+    figures = {
+        key: figure for key, figure in resident.items() if key not in ('each_10_s', 'cycles')
+    }
     return ', '.join(f'{key} {figure}' for key, figure in figures.items())
 
 
 def show(report: dict[str, Any], console: Console) -> None:
     """Print the faults by kind, the sums and the verdicts."""
     table = Table(title=f'soak, {report["minutes"]:g} minutes, seed {report["seed"]}')
-    for name in ('fault', 'times', 'named after, s', 'recovered after, s', 'unsaid after, s'):
+    table.caption = 'most seconds: begun to named, ended to recovered, from there to unsaid'
+    for name in ('fault', 'times', 'named', 'recovered', 'unsaid'):
         table.add_column(name, justify='left' if name == 'fault' else 'right')
     kinds = dict.fromkeys(fault['kind'] for fault in report['faults'])
     for kind in kinds:

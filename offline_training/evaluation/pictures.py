@@ -60,7 +60,7 @@ def draw(
     if shown is None:
         return
     frame = shown.swept.frame
-    paint = _paint(shown, colours, label_names)
+    paint = paint_of(shown, colours, label_names)
     title = f'{shown.swept.log}, the sweep of stamp {frame.stamp_ns} ns'
     draw_sweep(
         folder / 'topdown.png',
@@ -74,7 +74,15 @@ def draw(
         draw_cameras(folder / 'camera.png', frame, paint, title=title, camera_names=shown.cameras)
 
 
-def _paint(shown: Shown, colours: Mapping[str, Colour], label_names: Sequence[str]) -> Paint:
+def paint_of(shown: Shown, colours: Mapping[str, Colour], label_names: Sequence[str]) -> Paint:
+    """Colour the valid points of a sweep by its answers, and by its labels; or by its embeddings.
+
+    Args:
+        shown: The sweep.
+        colours: Of the answered classes, in the order of their ids; empty without classes.
+        label_names: Of the labels.
+
+    """
     index = shown.swept.frame.sweep.index
     answer, names = shown.perception.class_id, tuple(colours)
     if answer is None:

@@ -20,7 +20,7 @@ def print_report(report: Mapping[str, Any], cost: Mapping[str, Any], console: Co
 
     """
     table = Table(title=f'{report["source"]}, {report["model"]}', show_header=False)
-    dropped = {cause: count for cause, count in report['dropped'].items() if count} or 'none'
+    dropped = ', '.join(f'{n} {cause}' for cause, n in report['dropped'].items() if n) or 'none'
     table.add_row('sweeps', f'{report["sweeps"]} answered, dropped: {dropped}')
     table.add_row('points out of range', f'{report["points_out_of_range"]} of {report["points"]}')
     if 'unknown_share' in report:
@@ -43,7 +43,7 @@ def print_report(report: Mapping[str, Any], cost: Mapping[str, Any], console: Co
 
 
 def _score_table(scores: Mapping[str, Any]) -> Table:
-    columns = {'all': scores, 'in range of the network': scores['in_range_of_network']}
+    columns = {'all': scores, 'in range': scores['in_range_of_network']}
     columns |= {f'{name} m': part for name, part in scores['by_range_m'].items()}
     table = Table('', *columns)
     for key in ('miou', 'accuracy'):

@@ -22,6 +22,7 @@ from rich.table import Table
 from cross4d_jepa_ros.bags import Bag
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.pipeline import Output, Pipeline
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores, ids_by_name
 from offline_training.evaluation.answers import answered
 from offline_training.evaluation.disturbances import (
@@ -31,7 +32,6 @@ from offline_training.evaluation.disturbances import (
     disturbances,
     unchanged,
 )
-from offline_training.evaluation.progress import bars
 from offline_training.evaluation.scores import accuracy, rounded
 from offline_training.evaluation.sources import INDEX_SUFFIX, Source, Swept
 from offline_training.label_map import LabelMap
@@ -226,7 +226,7 @@ def stress(
     source = opened(Bag)
     tried = Stress(pipeline, opened, source.class_names, bags_only=_reads_bags_only(path))
     rows = []
-    with bars(console) as progress:
+    with Bars(console, 'sweeps') as progress:
         task = progress.add_task('stress', total=len(tried) * len(source))
 
         def advance(what: str) -> None:
@@ -257,15 +257,15 @@ def _reads_bags_only(path: Path) -> bool:
 
 
 def print_stress(rows: Sequence[Mapping[str, Any]], console: Console) -> None:
-    """Show the rows as a table."""
-    table = Table('', '', 'mIoU', 'change', 'accuracy', 'lost most (to)', title='stress')
+    """Show the rows as a table, each with the class that lost most."""
+    table = Table('', '', 'mIoU', 'change', 'lost most (to)', title='stress')
     for row in rows:
-        told = []
-        for name, change in row['worst'].items():
+        told = ''
+        for name, change in list(row['worst'].items())[:1]:
             other = row['mistaken_for'][name]
-            told.append(f'{name} {change:+.3f}' + (f' ({other})' if other else ''))
-        figures = [_figure(row['miou']), _figure(row['change'], '+.3f'), _figure(row['accuracy'])]
-        table.add_row(row['case'], row['amount'], *figures, ', '.join(told))
+            told = f'{name} {change:+.3f}' + (f' ({other})' if other else '')
+        figures = [_figure(row['miou']), _figure(row['change'], '+.3f')]
+        table.add_row(row['case'], row['amount'], *figures, told)
     console.print(table)
 
 

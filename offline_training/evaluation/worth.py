@@ -13,6 +13,7 @@ from rich.table import Table
 
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint
 from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.evaluation.feature_probes import PROBES, probed
 from offline_training.evaluation.features import PointFeatures, collect_live, position_features
@@ -23,7 +24,6 @@ from offline_training.evaluation.label_efficiency import (
     label_efficiency,
     mean_miou,
 )
-from offline_training.evaluation.progress import bars
 from offline_training.evaluation.sources import Source
 from offline_training.pretraining.settings import load_pretraining
 from offline_training.pretraining.teacher_r2 import teacher_r2
@@ -59,7 +59,7 @@ def feature_report(
     drawn.initialise(torch.Generator().manual_seed(0))
     networks = {MODEL: network, RANDOM: drawn}
     found: list[dict[str, PointFeatures]] = []
-    with bars(console) as progress:
+    with Bars(console) as progress:
         for source, points, what in (
             (fit, FITTED_POINTS, 'features to fit probes on'),
             (judged, JUDGED_POINTS, 'features to judge them on'),
@@ -149,18 +149,19 @@ def print_features(report: Mapping[str, Any], console: Console) -> None:
     """Show the figures of `feature_report`, and of `teacher_report` as `teacher_r2`, as tables."""
     whose = list(report['probes'])
     table = Table('mIoU', *whose, title='what features are worth')
+    table.caption = 'linear, N %: learnt from N % of the labelled sweeps; means, least to most'
     for probe in PROBES:
         table.add_row(probe, *(f'{report["probes"][name][probe]["miou"]:.3f}' for name in whose))
     table.add_section()
     means = {name: mean_miou(report['label_efficiency'][name]) for name in whose}
     for share in SHARES:
         cells = [
-            f'{mean:.3f} ({low:.3f}-{high:.3f})'
+            f'{mean:.3f} ({low:.2f}-{high:.2f})'
             for mean, low, high in (means[name][share] for name in whose)
         ]
-        table.add_row(f'linear, {100 * share:g} % of the labelled sweeps', *cells)
+        table.add_row(f'linear, {100 * share:g} %', *cells)
     if 'teacher_r2' in report:
         table.add_section()
         r2 = report['teacher_r2']
-        table.add_row('R² of the teacher', *(f'{r2[name]:.3f}' for name in whose))
+        table.add_row("teacher's R²", *(f'{r2[name]:.3f}' for name in whose))
     console.print(table)

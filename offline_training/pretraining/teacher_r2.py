@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from cross4d_jepa_ros.model.network import Network
+from cross4d_jepa_ros.progress import Bars
 from offline_training.augmentation import AS_RECORDED
 from offline_training.feature_regression import RidgeSums, r2, whitened_components
 from offline_training.logs.table import Index
@@ -73,7 +73,7 @@ def teacher_r2(
     sums = {name: RidgeSums() for name in (*networks, POSITION)}
     answers: dict[str, list[Tensor]] = {name: [] for name in sums}
     wanted: list[Tensor] = []
-    with Progress(console=console, transient=True) as progress:
+    with Bars(console) as progress:
         task = progress.add_task('reading features', total=2 * WINDOWS)
         for window in _spread(fitted, space):
             target, features = _features(window, networks)

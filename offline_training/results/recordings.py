@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import Progress
 
+from cross4d_jepa_ros.progress import Bars
 from offline_training.labelled_sweeps import FORMAT, SweepFiles, read_recording, write_sweeps
 from offline_training.results.commands import run
 from offline_training.results.settings import Results
@@ -75,7 +75,7 @@ def recordings(config: Results, out: Path, console: Console) -> Recordings:
 
 def _part(name: str, towns: Towns, out: Path, console: Console) -> Part:
     labels = out / f'label_images_{name}'
-    with Progress(console=console) as progress:
+    with Bars(console) as progress:
         task = progress.add_task('driving through towns', total=towns.count)
         made = record_towns(
             out / 'recordings',
@@ -97,7 +97,7 @@ def _part(name: str, towns: Towns, out: Path, console: Console) -> Part:
 
 def _sweeps(bags: tuple[Path, ...], towns: Towns, folder: Path, console: Console) -> SweepFiles:
     paths = []
-    with Progress(console=console) as progress:
+    with Bars(console) as progress:
         task = progress.add_task('reading labelled sweeps', total=len(bags))
         for bag in bags:
             path = folder / f'{bag.name}_{towns.sweep_stride}_{FORMAT}.safetensors'

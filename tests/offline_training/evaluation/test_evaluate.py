@@ -81,8 +81,10 @@ def test_a_labelled_recording_is_scored_drawn_and_answered_the_same_every_time(
     first, again = tmp_path / 'first', tmp_path / 'again'
     run(again, drive, '--write-bag', str(again / 'bag'))
     monkeypatch.setattr(evaluate, 'draw', pictures.draw)
-    report = run(first, drive, '--write-bag', str(first / 'bag'))
+    film = tmp_path / 'film.mp4'
+    report = run(first, drive, '--write-bag', str(first / 'bag'), '--video', str(film))
 
+    assert cv2.VideoCapture(str(film)).get(cv2.CAP_PROP_FRAME_COUNT) == SWEEPS
     assert (report['sweeps'], report['points']) == (SWEEPS, 920 * SWEEPS)
     assert report['logs'] == ['drive'] and not report['dropped'] and not report['problems']
     assert report['scores']['points_scored'] == 920 * SWEEPS
@@ -216,6 +218,7 @@ def test_the_page_says_what_the_command_takes_and_leaves(drive: Path, tmp_path: 
         (['DRIVE', 'nothing.safetensors'], 'nothing.safetensors'),
         (['DRIVE', 'SHIPPED', '--labels', 'no.yaml'], 'no.yaml'),
         (['DRIVE', 'SHIPPED', '--points', '/other'], "has no '/other'"),
+        (['DRIVE', 'SHIPPED', '--video', 'film.avi'], 'film.avi has to end in .mp4'),
         (['KITTI', 'SHIPPED'], 'is a KITTI folder: index it first'),
         (['DRIVE', 'SHIPPED', '--write-bag', 'DRIVE'], 'exists already'),
     ],

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from cross4d_jepa_ros.sensing.cameras import CameraModel
-from cross4d_jepa_ros.sensing.frames import BODY_FROM_OPTICAL, CameraView
-from cross4d_jepa_ros.sensing.poses import invert
-from offline_training.evaluation.pictures import PICTURES, Shown, draw
+from offline_training.evaluation.pictures import PICTURES, draw
 from offline_training.evaluation.scores import StreamScores
-from tests.offline_training.evaluation.made_up import perceived, swept
+from tests.offline_training.evaluation.made_up import shown
 
 COLOURS = {'wall': (255, 0, 0), 'tree': (0, 255, 0)}
-
-
-def shown(*, camera: bool, classes: bool) -> Shown:
-    y, z = np.meshgrid(np.arange(-2, 2, 0.05), np.arange(-1, 1, 0.05))
-    wall = np.stack([np.full(y.size, 5.0), y.ravel(), z.ravel()], axis=1).astype(np.float32)
-    given = swept(wall, np.ones(len(wall), np.uint8))
-    model = CameraModel(160, 80, 80.0, 80.0, 80.0, 40.0)
-    view = CameraView(0, np.zeros((80, 160, 3), np.uint8), 0, model, invert(BODY_FROM_OPTICAL))
-    if camera:
-        given = replace(given, frame=replace(given.frame, views=(view,)))
-    answer = perceived(np.zeros(len(wall), np.uint8), np.ones(len(wall), np.float32))
-    if not classes:
-        blue = np.tile(np.array((0, 0, 255), np.uint8), (len(wall), 1))
-        answer = replace(answer, class_id=None, embedding_rgb=blue)
-    return Shown(given, answer, ('/camera',))
 
 
 def of_colour(path: Path, channel: int) -> int:
