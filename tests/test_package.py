@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 import cross4d_jepa_ros
-from cross4d_jepa_ros.ros.outputs import OUTPUT_TOPICS
-from cross4d_jepa_ros.ros.parameters import PARAMETERS, table
+from cross4d_jepa_ros.ros.parameters import PARAMETERS
+from cross4d_jepa_ros.ros.tables import with_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text()
@@ -38,12 +38,20 @@ def test_package_is_ament_python_with_a_valid_maintainer() -> None:
     assert re.fullmatch(r'[-\w.]+@[-\w]+(\.[-\w]+)+', maintainer.get('email', ''))
 
 
-def test_readme_has_the_parameter_table() -> None:
-    shown = re.search(
-        r'<!-- parameters: begin .*?-->\n(.*?)\n<!-- parameters: end -->', README, re.S
-    )
-    assert shown is not None
-    assert shown[1] == table(), 'run: make parameters'
+def test_readme_has_the_tables() -> None:
+    assert with_tables(README) == README, 'run: make tables'
+
+
+@pytest.mark.parametrize(
+    'damage', ['| `qos.depth` | integer', '| `~/input/odometry` | in', 'end -->']
+)
+def test_a_table_that_drifts_would_be_noticed(damage: str) -> None:
+    assert README.count(damage)
+    drifted = README.replace(damage, 'nonsense', 1)
+    try:
+        assert with_tables(drifted) != drifted
+    except ValueError as error:
+        assert 'wanted once' in str(error)
 
 
 @pytest.mark.parametrize('parameter', PARAMETERS, ids=lambda p: p.name)
@@ -51,11 +59,6 @@ def test_parameter_is_documented(parameter: object) -> None:
     assert parameter.description
     numeric = parameter.type in ('integer', 'double', 'double_array')
     assert bool(parameter.bounds) == numeric, 'numbers have a range'
-
-
-def test_readme_names_every_output() -> None:
-    for name in OUTPUT_TOPICS:
-        assert f'`~/output/{name}`' in README
 
 
 def test_parameter_file_holds_declared_parameters_of_the_right_type() -> None:
