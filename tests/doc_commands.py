@@ -207,6 +207,7 @@ OTHERS = (
     'python3 -m colcon build',
     'python3 -m venv --system-site-packages .venv',
     'source install/setup.bash',
+    'touch .venv/COLCON_IGNORE',
 )
 
 

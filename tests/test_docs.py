@@ -186,6 +186,18 @@ def test_every_finding_of_the_node_has_a_row(case: str) -> None:
     assert any(re.match(pattern, said) for pattern in patterns), said
 
 
+@pytest.mark.parametrize(
+    'symptom', ['Nothing comes out', 'Labels lag', 'Points miss the image', 'The loss is stuck']
+)
+def test_a_symptom_leads_to_something_to_do(symptom: str) -> None:
+    section = re.search(rf'^## {symptom}.*?(?=^## |\Z)', OWN['troubleshooting'], re.S | re.M)
+    assert section
+    found = re.findall(r'^\|(?!---)(.*)\|$', section[0], re.M)
+    told = [[cell.strip() for cell in line.split(' | ')] for line in found]
+    assert [row for row in told if row[2] == 'what to do']
+    assert all(len(row) == 3 and all(row) for row in told), symptom
+
+
 def test_every_cause_of_a_drop_has_a_row() -> None:
     shown = [row[0].strip('`') for row in rows('troubleshooting', 'cause')]
     assert sorted(shown) == sorted(Drop)
