@@ -78,6 +78,15 @@ def test_pages_are_finished_and_their_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_pictures_are_small_and_shown() -> None:
+    shown = ' '.join(path.read_text() for path in PAGES)
+    pictures = [*(ROOT / 'docs').glob('*.jpg'), *(ROOT / 'docs').glob('*.png')]
+    assert pictures
+    for path in pictures:
+        assert path.stat().st_size <= 250_000, path
+        assert f'{path.name})' in shown, path
+
+
 def test_every_page_is_linked_from_the_readme() -> None:
     readme = PAGES[0].read_text()
     for page in PAGES[1:]:
