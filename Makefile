@@ -10,7 +10,7 @@ ROS_jazzy := "ros-jazzy-rclpy[fastrtps]" ros-jazzy-sensor-msgs ros-jazzy-diagnos
 ROS_kilted := ros-rclpy ros-rmw-fastrtps-cpp ros-fastdds ros-sensor-msgs ros-diagnostic-msgs \
   ros-lifecycle-msgs ros-nav-msgs ros-std-msgs ros-std-srvs ros-geometry-msgs ros-rosgraph-msgs
 
-.PHONY: demo bench soak street-check motion-check demo-checkpoint pretrain-demo test attack audit test-ros test-colcon lint format parameters clean
+.PHONY: demo bench soak street-check motion-check demo-checkpoint pretrain-demo test attack audit test-ros test-colcon lint format tables clean
 
 $(VENV)/ready: constraints/$(ROS_LINE).txt setup.py Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || \
@@ -137,8 +137,9 @@ format: $(VENV)/ready
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-parameters: $(VENV)/ready
-	$(BIN)/python -c "from cross4d_jepa_ros.ros.parameters import write_table; write_table('README.md')"
+# The README's tables of topics and parameters, from the code.
+tables: $(VENV)/ready
+	$(BIN)/python -m cross4d_jepa_ros.ros.tables
 
 clean:
 	rm -rf out build install log .pytest_cache .mypy_cache .ruff_cache

@@ -65,11 +65,11 @@ class BagSetup:
 def settle(
     bag: Bag,
     *,
-    points: str,
-    images: Sequence[str],
-    camera_infos: Sequence[str],
-    odometry: str,
-    extrinsics: Path | None,
+    points: str = '',
+    images: Sequence[str] = (),
+    camera_infos: Sequence[str] = (),
+    odometry: str = '',
+    extrinsics: Path | None = None,
     folder: Path,
 ) -> BagSetup:
     """Check what the user named and find the rest by rule.

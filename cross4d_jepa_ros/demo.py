@@ -114,7 +114,7 @@ def run(bag: Bag, plan: Plan, console: Console) -> dict[str, Any]:
         console: Where progress goes.
 
     Returns:
-        The report (see the package's README for its keys).
+        The report (docs/own_bag.md has its keys).
 
     Raises:
         CannotRun: The node did not become active; the sentence carries its own reason.

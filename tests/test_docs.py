@@ -1,31 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pages name is there: links, files, commands, parameters, sentences, rooms."""
+"""What the pages name is there: links, files, parameters, sentences, rooms."""
 
 from __future__ import annotations
 
 import ast
 import re
-import shlex
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from rclpy.parameter import Parameter as RosParameter
 
 from cross4d_jepa_ros.health import findings
 from cross4d_jepa_ros.ledger import Drop
-from cross4d_jepa_ros.ros.parameters import PARAMETERS, refused
 from cross4d_jepa_ros.sensing import point_clouds
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
+from tests.doc_commands import DECLARED, MAKEFILE, PAGES, ROOT, check_value, fenced, spans
 from tests.test_health import CASES
-from tests.test_training_docs import understood
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
-# Those whose every command, name and file is looked up; the others have tests of their own.
+# Those whose every name and file is looked up; the others have tests of their own.
 OWN = {
     path.stem: path.read_text()
     for path in PAGES
@@ -35,8 +29,6 @@ SOURCES = [
     *(ROOT / 'cross4d_jepa_ros').rglob('*.py'),
     *(ROOT / 'offline_training').rglob('*.py'),
 ]
-DECLARED = {parameter.name: parameter for parameter in PARAMETERS}
-MAKEFILE = (ROOT / 'Makefile').read_text()
 # Names of the middleware's and of the repository's own.
 ELSEWHERE = {'RMW_IMPLEMENTATION', *(path.name for path in ROOT.iterdir())}
 FOLDERS = ('cross4d_jepa_ros', 'offline_training', 'config', 'constraints', 'docs', 'tests')
@@ -45,27 +37,6 @@ FOLDERS = ('cross4d_jepa_ros', 'offline_training', 'config', 'constraints', 'doc
 @cache
 def tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text())
-
-
-def blocks(page: str, kind: str) -> list[str]:
-    found = re.findall(r'^```(\w*)\n(.*?)^```', OWN[page], re.S | re.M)
-    return [block for kind_of, block in found if kind_of == kind]
-
-
-def commands(page: str) -> list[str]:
-    lines = [
-        line
-        for block in blocks(page, '')
-        if '|\n' not in block
-        for line in block.replace('\\\n', ' ').splitlines()
-    ]
-    return [' '.join(line.split()) for line in lines]
-
-
-def spans(text: str) -> list[str]:
-    """What stands in backticks, on one line each."""
-    prose = re.sub(r'^```.*?^```', '', text, flags=re.S | re.M)
-    return [' '.join(span.split()) for span in re.findall(r'`([^`]+)`', prose)]
 
 
 def rows(page: str, head: str) -> list[list[str]]:
@@ -107,6 +78,15 @@ def test_pages_are_finished_and_their_links_lead_somewhere(path: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
+def test_pictures_are_small_and_shown() -> None:
+    shown = ' '.join(path.read_text() for path in PAGES)
+    pictures = [*(ROOT / 'docs').glob('*.jpg'), *(ROOT / 'docs').glob('*.png')]
+    assert pictures
+    for path in pictures:
+        assert path.stat().st_size <= 250_000, path
+        assert f'{path.name})' in shown, path
+
+
 def test_every_page_is_linked_from_the_readme() -> None:
     readme = PAGES[0].read_text()
     for page in PAGES[1:]:
@@ -140,114 +120,7 @@ def test_names_that_are_quoted_exist(page: str) -> None:
                 assert name in DECLARED, span
 
 
-# Commands
-
-
-def launch_arguments(name: str) -> set[str]:
-    (table,) = (
-        node.value
-        for node in tree(ROOT / 'launch' / name).body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == 'ARGUMENTS'
-    )
-    found = {argument for argument, _, _ in ast.literal_eval(table)}
-    return found | (launch_arguments('perception.launch.py') if 'replay' in name else set())
-
-
-def check_value(name: str, value: Any) -> None:
-    row = DECLARED[name]
-    assert type(value) is type(row.default), name
-    assert refused([RosParameter(name, value=value)], '') == ''
-    numbers = value if isinstance(value, list) else [value]
-    assert not row.bounds or all(row.bounds[0] <= one <= row.bounds[1] for one in numbers), name
-
-
-def check_launch(given: list[str]) -> None:
-    known = launch_arguments(given[3])
-    for argument in given[4:]:
-        name, assigned, value = argument.partition(':=')
-        assert assigned and value
-        assert name in known, argument
-    assert any(argument.startswith('points:=') for argument in given[4:])
-
-
-def check_run(given: list[str]) -> None:
-    assert f"'{given[3]} = " in (ROOT / 'setup.py').read_text().replace("f'", "'")
-    assert given[4] == '--ros-args'
-    inputs = re.findall(r'`(~/\w+/\w+)', PAGES[0].read_text())
-    for option, argument in zip(given[5::2], given[6::2], strict=True):
-        name, _, value = argument.partition(':=')
-        assert value
-        if option == '-p':
-            check_value(name, yaml.safe_load(value))
-        else:
-            assert option == '-r'
-            assert name in inputs
-
-
-def check_make(given: list[str]) -> None:
-    for word in given:
-        variable, assigned, _ = word.partition('=')
-        if assigned:
-            assert re.search(rf'\$\({variable}\)', MAKEFILE), word
-        elif word != 'make':
-            assert re.search(rf'^{word}:', MAKEFILE, re.M), word
-
-
-def check(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = shlex.split(command, comments=True)
-    if command.startswith('python -m offline_training.'):
-        understood(command, monkeypatch)
-    elif command.startswith('ros2 launch cross4d_jepa_ros '):
-        check_launch(given)
-    elif command.startswith('ros2 run cross4d_jepa_ros '):
-        check_run(given)
-    elif command.startswith('.venv/bin/python -m pytest -q '):
-        assert files(given[4]), given[4]
-    elif command.startswith('export '):
-        variable, _, file = command.removeprefix('export ').partition('=')
-        assert variable in (ROOT / 'cross4d_jepa_ros' / 'ros' / 'transport.py').read_text()
-        assert files(file.rpartition(')/')[2])
-    elif command == 'pre-commit install':
-        assert (ROOT / '.pre-commit-config.yaml').is_file()
-    elif command.startswith('ros2 topic '):
-        options = {word for word in given[4:] if word.startswith('-')}
-        assert given[2] in ('echo', 'hz', 'info')
-        assert given[3].startswith('/') or given[3] == '--verbose'
-        assert options <= {'--field', '--once'}
-    else:
-        assert given[0] == 'make', f'no rule for {command}'
-        check_make(given)
-
-
-@pytest.mark.parametrize(
-    ('page', 'command'), [(page, command) for page in OWN for command in commands(page)]
-)
-def test_commands_are_understood(page: str, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    check(command, monkeypatch)
-
-
-@pytest.mark.parametrize(
-    'command',
-    [
-        'ros2 launch cross4d_jepa_ros perception.launch.py points:=/lidar image:=[/a]',
-        'ros2 launch cross4d_jepa_ros replay.launch.py bag:=drive',
-        'ros2 run cross4d_jepa_ros perception_node --ros-args -p base_height:=2',
-        'ros2 run cross4d_jepa_ros perception_node --ros-args -p base_hight:=2.0',
-        'ros2 run cross4d_jepa_ros node --ros-args -p base_height:=2.0',
-        'ros2 topic eco /diagnostics',
-        'make lnit',
-        'make demo BUG=drive',
-        'export FASTDDS_PROFILES=$(x)/config/fastdds_large_data.xml',
-        '.venv/bin/python -m pytest -q tests/senses',
-        'sudo reboot',
-    ],
-)
-def test_a_wrong_command_would_be_noticed(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises((AssertionError, KeyError)):
-        check(command, monkeypatch)
-
-
-@pytest.mark.parametrize('text', blocks('own_sensor', 'yaml'))
+@pytest.mark.parametrize('text', fenced(OWN['own_sensor'], 'yaml'))
 def test_files_that_are_shown_can_be_given(text: str, tmp_path: Path) -> None:
     content = yaml.safe_load(text)
     if '/**' in content:
@@ -322,6 +195,18 @@ def test_every_finding_of_the_node_has_a_row(case: str) -> None:
     assert any(re.match(pattern, said) for pattern in patterns), said
 
 
+@pytest.mark.parametrize(
+    'symptom', ['Nothing comes out', 'Labels lag', 'Points miss the image', 'The loss is stuck']
+)
+def test_a_symptom_leads_to_something_to_do(symptom: str) -> None:
+    section = re.search(rf'^## {symptom}.*?(?=^## |\Z)', OWN['troubleshooting'], re.S | re.M)
+    assert section
+    found = re.findall(r'^\|(?!---)(.*)\|$', section[0], re.M)
+    told = [[cell.strip() for cell in line.split(' | ')] for line in found]
+    assert [row for row in told if row[2] == 'what to do']
+    assert all(len(row) == 3 and all(row) for row in told), symptom
+
+
 def test_every_cause_of_a_drop_has_a_row() -> None:
     shown = [row[0].strip('`') for row in rows('troubleshooting', 'cause')]
     assert sorted(shown) == sorted(Drop)
@@ -378,7 +263,7 @@ def test_a_place_for_a_change_is_where_it_is_said_to_be(row: list[str]) -> None:
 
 
 def test_the_picture_names_files_that_exist() -> None:
-    (picture,) = (block for block in blocks('architecture', '') if '|\n' in block)
+    (picture,) = (block for block in fenced(OWN['architecture'], '') if '|\n' in block)
     named = re.findall(r'[\w/]+\.py\b', picture)
     assert len(named) > 8
     for name in named:

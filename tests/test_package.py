@@ -9,17 +9,33 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from datetime import date
 from pathlib import Path
 
 import pytest
 import yaml
 
 import cross4d_jepa_ros
-from cross4d_jepa_ros.ros.outputs import OUTPUT_TOPICS
-from cross4d_jepa_ros.ros.parameters import PARAMETERS, table
+from cross4d_jepa_ros.ledger import Drop
+from cross4d_jepa_ros.ros.parameters import PARAMETERS
+from cross4d_jepa_ros.ros.tables import with_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / 'README.md').read_text()
+
+
+def changelog() -> list[tuple[str, list[str]]]:
+    """Sections of CHANGELOG.rst, newest first, with the lines below their underline (REP-132)."""
+    title = 'Changelog for package cross4d_jepa_ros'
+    lines = (ROOT / 'CHANGELOG.rst').read_text().splitlines()
+    assert lines[:4] == ['^' * len(title), title, '^' * len(title), '']
+    heads = [at for at in range(4, len(lines)) if re.fullmatch('-{3,}', lines[at])]
+    assert heads[0] == 5
+    for at in heads:
+        assert len(lines[at]) == len(lines[at - 1]), f'underline of {lines[at - 1]}'
+        assert at == 5 or not lines[at - 2], f'an empty line goes before {lines[at - 1]}'
+    ends = [at - 1 for at in heads[1:]] + [len(lines)]
+    return [(lines[at - 1], lines[at + 1 : end]) for at, end in zip(heads, ends, strict=True)]
 
 
 def test_versions_agree() -> None:
@@ -27,6 +43,26 @@ def test_versions_agree() -> None:
     setup = re.search(r"version='([^']+)'", (ROOT / 'setup.py').read_text())
     assert setup is not None
     assert manifest.findtext('version') == setup[1] == cross4d_jepa_ros.__version__
+    released = [head.split()[0] for head, _ in changelog() if head != 'Forthcoming']
+    assert not released or released[0] == setup[1]
+
+
+def test_the_changelog_has_the_form_that_release_tools_read() -> None:
+    numbers, days = [], []
+    for place, (head, lines) in enumerate(changelog()):
+        if head != 'Forthcoming' or place:
+            release = re.fullmatch(r'(\d+)\.(\d+)\.(\d+) \((\d{4}-\d{2}-\d{2})\)', head)
+            assert release, head
+            numbers.append(tuple(map(int, release.groups()[:3])))
+            days.append(date.fromisoformat(release[4]))
+        entries = [line for line in lines if line]
+        assert entries, f'{head} is empty'
+        assert entries[0].startswith('* ')
+        for line in entries:
+            assert re.match(r'(\* |  )\S', line), line
+            assert line.count('``') % 2 == 0, line
+    assert numbers == sorted(numbers, reverse=True)
+    assert days == sorted(days, reverse=True)
 
 
 def test_package_is_ament_python_with_a_valid_maintainer() -> None:
@@ -38,12 +74,25 @@ def test_package_is_ament_python_with_a_valid_maintainer() -> None:
     assert re.fullmatch(r'[-\w.]+@[-\w]+(\.[-\w]+)+', maintainer.get('email', ''))
 
 
-def test_readme_has_the_parameter_table() -> None:
-    shown = re.search(
-        r'<!-- parameters: begin .*?-->\n(.*?)\n<!-- parameters: end -->', README, re.S
-    )
-    assert shown is not None
-    assert shown[1] == table(), 'run: make parameters'
+def test_readme_has_the_tables() -> None:
+    assert with_tables(README) == README, 'run: make tables'
+
+
+@pytest.mark.parametrize(
+    'damage', ['| `qos.depth` | integer', '| `~/input/odometry` | in', 'end -->']
+)
+def test_a_table_that_drifts_would_be_noticed(damage: str) -> None:
+    assert README.count(damage)
+    drifted = README.replace(damage, 'nonsense', 1)
+    try:
+        assert with_tables(drifted) != drifted
+    except ValueError as error:
+        assert 'wanted once' in str(error)
+
+
+def test_readme_names_every_cause_of_a_drop() -> None:
+    (sentence,) = re.findall(r'Causes of a drop: (.*?)\n\n', README, re.S)
+    assert re.findall(r'`(\w+)`', sentence) == [str(cause) for cause in Drop]
 
 
 @pytest.mark.parametrize('parameter', PARAMETERS, ids=lambda p: p.name)
@@ -51,11 +100,6 @@ def test_parameter_is_documented(parameter: object) -> None:
     assert parameter.description
     numeric = parameter.type in ('integer', 'double', 'double_array')
     assert bool(parameter.bounds) == numeric, 'numbers have a range'
-
-
-def test_readme_names_every_output() -> None:
-    for name in OUTPUT_TOPICS:
-        assert f'`~/output/{name}`' in README
 
 
 def test_parameter_file_holds_declared_parameters_of_the_right_type() -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,6 +236,9 @@ def test_demo_leaves_its_report_and_pictures(ros_domain: int, tmp_path: Path) ->
 
     assert result.returncode == 0, result.stdout + result.stderr
     report = json.loads((out / 'report.json').read_text())
+    page = (ROOT / 'docs' / 'own_bag.md').read_text().partition('## What it leaves')[2]
+    shown = [re.findall(r'`(\w+)`', cell) for cell in re.findall(r'^\| ([^|]+) \|', page, re.M)]
+    assert {name for names in shown for name in names} == set(report)
     assert report['sweeps_in'] == report['transport']['sent'] == sweeps
     assert report['transport']['received'] == sweeps
     assert set(report['dropped']) == {str(cause) for cause in Drop}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page on segmentation says what the commands, presets, maps and settings are."""
+"""The page on segmentation says what the presets, maps and settings are."""
 
 from __future__ import annotations
 
@@ -14,19 +14,13 @@ import yaml
 from cross4d_jepa_ros.model.config import BadConfig
 from offline_training.label_map import load_label_map
 from offline_training.training_settings import METHODS, Training, load_training
-from tests.test_training_docs import MODULE, beyond, understood
+from tests.doc_commands import ROOT
+from tests.test_training_docs import beyond
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / 'docs' / 'segmentation.md').read_text()
 PRESETS = ROOT / 'config' / 'training'
 START = 'warm_start=start.safetensors'
 KINDS = {'int': 'integer', 'float': 'number', 'str': 'string', 'bool': 'bool'}
-
-
-def commands() -> list[str]:
-    blocks = re.findall(r'^```\n(.*?)^```', PAGE, re.S | re.M)
-    lines = [line for block in blocks for line in block.replace('\\\n', ' ').splitlines()]
-    return [' '.join(line.split()) for line in lines if re.search(MODULE, line)]
 
 
 def rows(begin: str) -> list[list[str]]:
@@ -37,14 +31,6 @@ def rows(begin: str) -> list[list[str]]:
 
 
 SETTINGS = {row[0].strip('`'): row[1:] for row in rows('| setting |')}
-
-
-@pytest.mark.parametrize('command', commands())
-def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, arguments = understood(command, monkeypatch)
-    if module == 'offline_training.train_segmentation':
-        start = [] if arguments.start is None else [f'warm_start={arguments.start}']
-        assert load_training(ROOT / arguments.config, [*arguments.set, *start])
 
 
 @pytest.mark.parametrize('method', METHODS)

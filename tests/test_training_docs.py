@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page on training says what the commands, presets and settings are."""
+"""The page on training says what the presets and settings are."""
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,29 +15,11 @@ from cross4d_jepa_ros.model.config import BadConfig
 from offline_training.logs import table
 from offline_training.pretraining.settings import load_pretraining
 from offline_training.pretraining.watch import FIGURES
+from tests.doc_commands import ROOT, commands
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / 'docs' / 'training.md').read_text()
 PRESETS = ROOT / 'config' / 'pretraining'
 COMBINED = PRESETS / 'combined.yaml'
-MODULE = r'-m (offline_training\.\w+)'
-
-
-class Parsed(Exception):
-    """Instead of running: what a command understood."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.arguments = arguments
-
-
-def commands() -> list[str]:
-    shown = []
-    for path in ('README.md', 'docs/training.md'):
-        for block in re.findall(r'^```\n(.*?)^```', (ROOT / path).read_text(), re.S | re.M):
-            for line in block.replace('\\\n', ' ').splitlines():
-                if re.search(MODULE, line):
-                    shown.append(' '.join(line.split()))
-    return shown
 
 
 def rows(begin: str, end: str) -> list[list[str]]:
@@ -54,37 +33,11 @@ def rows(begin: str, end: str) -> list[list[str]]:
 SETTINGS = rows('<!-- settings: begin', '<!-- settings: end')
 
 
-def understood(command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, argparse.Namespace]:
-    """Let a command parse its words, and nothing else."""
-    found = re.search(MODULE + '(.*)', command)
-    assert found is not None
-    parse = argparse.ArgumentParser.parse_args
-
-    def parse_only(self: Any, words: Any = None, namespace: Any = None) -> None:
-        raise Parsed(parse(self, words, namespace))
-
-    monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_only)
-    with pytest.raises(Parsed) as caught:
-        importlib.import_module(found[1]).main(shlex.split(found[2], comments=True))
-    return found[1], caught.value.arguments
-
-
-@pytest.mark.parametrize('command', commands())
-def test_commands_are_understood(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, arguments = understood(command, monkeypatch)
-    if module == 'offline_training.pretrain':
-        assert load_pretraining(ROOT / arguments.config, arguments.set)
-
-
-def test_a_wrong_command_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit):
-        understood('python -m offline_training.pretrain x.yaml --index i --ot runs', monkeypatch)
-
-
 def test_all_three_steps_are_shown() -> None:
-    shown = {re.search(MODULE, command)[1] for command in commands()}  # type: ignore[index]
-    steps = ('index_bags', 'cache_targets', 'pretrain')
-    assert shown >= {f'offline_training.{step}' for step in steps}
+    for text in ((ROOT / 'README.md').read_text(), PAGE):
+        shown = ' '.join(commands(text))
+        for step in ('index_bags', 'cache_targets', 'pretrain'):
+            assert f'-m offline_training.{step} ' in shown
 
 
 def test_every_preset_has_a_row_and_every_row_a_preset() -> None:

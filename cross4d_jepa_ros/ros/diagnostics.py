@@ -13,10 +13,16 @@ from cross4d_jepa_ros.health import Finding, Level
 from cross4d_jepa_ros.ledger import Counts
 from cross4d_jepa_ros.pipeline import Pipeline
 from cross4d_jepa_ros.ros.teaching import HOW, summary
+from cross4d_jepa_ros.ros.topics import Topic
 from cross4d_jepa_ros.sensing.frames import FrameAssembler
 from cross4d_jepa_ros.sensing.image_history import CameraStatistics
 from cross4d_jepa_ros.telemetry import Telemetry
 
+DIAGNOSTICS = Topic(
+    '/diagnostics',
+    {'diagnostic_msgs/msg/DiagnosticArray': DiagnosticArray},
+    '1 Hz, in every lifecycle state: causes, counts, offsets, latencies, model',
+)
 LOG_EVERY_S = 5.0
 Values = Mapping[str, object]
 
@@ -27,7 +33,7 @@ class DiagnosticsPublisher:
     def __init__(self, node: Node) -> None:
         """Advertise `/diagnostics`."""
         self._node = node
-        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._publisher = node.create_publisher(DiagnosticArray, DIAGNOSTICS.name, 10)
         self._logged: tuple[str, float] = ('', float('-inf'))
 
     def publish(self, state: str, found: Sequence[Finding], sections: Mapping[str, Values]) -> None:

@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 
 from cross4d_jepa_ros.ros.parameters import NodeConfig
 from cross4d_jepa_ros.ros.subscriptions import InputTopic
+from cross4d_jepa_ros.ros.topics import Topic
 from cross4d_jepa_ros.sensing.frames import camera_info_topic
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 
@@ -21,14 +22,34 @@ try:
 except ImportError:  # in no wheel; ego-motion then comes from Odometry
     TFMessage = None
 
-POINT_TYPES: dict[str, type] = {'sensor_msgs/msg/PointCloud2': PointCloud2}
-INFO_TYPES: dict[str, type] = {'sensor_msgs/msg/CameraInfo': CameraInfo}
-ODOMETRY_TYPES: dict[str, type] = {'nav_msgs/msg/Odometry': Odometry}
-CLICK_TYPES: dict[str, type] = {'geometry_msgs/msg/PointStamped': PointStamped}
-IMAGE_TYPES: dict[str, type] = {
-    'sensor_msgs/msg/Image': Image,
-    'sensor_msgs/msg/CompressedImage': CompressedImage,
-}
+TF_TYPES = {'tf2_msgs/msg/TFMessage': TFMessage}
+POINTS = Topic(
+    '~/input/points',
+    {'sensor_msgs/msg/PointCloud2': PointCloud2},
+    'sweeps of any field layout: x y z, and intensity, ring, time where they are',
+)
+IMAGES = Topic(
+    '~/input/image{i}',
+    {'sensor_msgs/msg/Image': Image, 'sensor_msgs/msg/CompressedImage': CompressedImage},
+    'one for each camera, i from 0; which of the two types is found out',
+)
+CAMERA_INFOS = Topic(
+    '~/input/camera_info{i}',
+    {'sensor_msgs/msg/CameraInfo': CameraInfo},
+    'its calibration; if not remapped: the `camera_info` beside the image topic',
+)
+ODOMETRY = Topic(
+    '~/input/odometry', {'nav_msgs/msg/Odometry': Odometry}, 'ego-motion where `/tf` has none'
+)
+CLICKS = Topic(
+    '~/input/clicked_point',
+    {'geometry_msgs/msg/PointStamped': PointStamped},
+    'an example of the class that `teach.class` names, in any frame that TF or odometry connects '
+    "with the sweep's; the launch files remap RViz's `/clicked_point` to it",
+)
+TF = Topic('/tf', TF_TYPES, 'ego-motion and moving frames, where `tf2_msgs` is installed')
+TF_STATIC = Topic('/tf_static', TF_TYPES, 'where the sensors sit, likewise')
+INPUTS = (POINTS, IMAGES, CAMERA_INFOS, ODOMETRY, CLICKS, TF, TF_STATIC)
 POSE_DEPTH = 100
 CLICK_DEPTH = 20
 
@@ -51,18 +72,15 @@ class Inputs:
         self._config = config
         self._tf: list[Any] = []
         self.transforms = TransformBuffer()
-        self.points = self._topic('points', POINT_TYPES, config.depth)
-        self.images = [
-            self._topic(f'image{camera}', IMAGE_TYPES, config.depth)
-            for camera in range(config.cameras)
-        ]
+        self.points = self._topic(POINTS, config.depth)
+        self.images = [self._topic(IMAGES, config.depth, i) for i in range(config.cameras)]
         self.camera_infos = [
-            self._topic(f'camera_info{camera}', INFO_TYPES, config.depth, image.topic)
-            for camera, image in enumerate(self.images)
+            self._topic(CAMERA_INFOS, config.depth, i, image.topic)
+            for i, image in enumerate(self.images)
         ]
-        odometry = self._topic('odometry', ODOMETRY_TYPES, POSE_DEPTH)
+        odometry = self._topic(ODOMETRY, POSE_DEPTH)
         odometry.registerCallback(self.transforms.add_odometry)
-        self.clicks = self._topic('clicked_point', CLICK_TYPES, CLICK_DEPTH)
+        self.clicks = self._topic(CLICKS, CLICK_DEPTH)
         self._topics = [self.points, *self.images, *self.camera_infos, odometry, self.clicks]
 
     def open(self) -> None:
@@ -72,8 +90,8 @@ class Inputs:
         moving = QoSProfile(depth=POSE_DEPTH)
         latched = QoSProfile(depth=POSE_DEPTH, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._tf = [
-            self._node.create_subscription(TFMessage, '/tf', self._on_moving, moving),
-            self._node.create_subscription(TFMessage, '/tf_static', self._on_static, latched),
+            self._node.create_subscription(TFMessage, TF.name, self._on_moving, moving),
+            self._node.create_subscription(TFMessage, TF_STATIC.name, self._on_static, latched),
         ]
 
     def poll(self) -> None:
@@ -89,19 +107,18 @@ class Inputs:
         for topic in self._topics:
             topic.close()
 
-    def _topic(
-        self, name: str, types: dict[str, type], depth: int, image_topic: str = ''
-    ) -> InputTopic:
-        """Resolve `~/input/{name}`; a CameraInfo not remapped is the one beside its image."""
-        resolved = self._node.resolve_topic_name(f'~/input/{name}')
-        private = f'{self._node.get_fully_qualified_name()}/input/{name}'
+    def _topic(self, row: Topic, depth: int, i: int = 0, image_topic: str = '') -> InputTopic:
+        """Resolve the name of a row; a CameraInfo not remapped is the one beside its image."""
+        name = row.name.format(i=i)
+        resolved = self._node.resolve_topic_name(name)
+        private = name.replace('~', self._node.get_fully_qualified_name())
         if image_topic and resolved == private:
             resolved = camera_info_topic(image_topic)
         return InputTopic(
             self._node,
-            name,
+            name.removeprefix('~/input/'),
             resolved,
-            types,
+            row.types,
             reliability=self._config.reliability,
             depth=depth,
         )

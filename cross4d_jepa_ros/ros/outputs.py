@@ -4,20 +4,65 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64
 
 from cross4d_jepa_ros.pipeline import Output
+from cross4d_jepa_ros.ros.topics import Topic
 
-OUTPUT_TOPICS = {
-    'segmentation': Output.SEGMENTATION,
-    'segmentation_rgb': Output.SEGMENTATION,
-    'embeddings': Output.EMBEDDINGS,
-    'embeddings_rgb': Output.EMBEDDINGS_RGB,
-    'frame_embedding': Output.FRAME_EMBEDDING,
-}
+CLOUD = {'sensor_msgs/msg/PointCloud2': PointCloud2}
+
+
+@dataclass(frozen=True)
+class AnswerTopic(Topic):
+    """An output, and what the pipeline has to compute for it."""
+
+    output: Output
+
+
+ANSWERS = (
+    AnswerTopic(
+        '~/output/segmentation',
+        CLOUD,
+        'x y z, `class_id` (uint8), `probability` (float32); one point per input point, in input '
+        'order, height x width kept; invalid points: 255, 0; below the threshold: 255; names of '
+        'the ids: `classes` in `/diagnostics`',
+        Output.SEGMENTATION,
+    ),
+    AnswerTopic(
+        '~/output/segmentation_rgb',
+        CLOUD,
+        "x y z `rgb`: the same in the model's palette",
+        Output.SEGMENTATION,
+    ),
+    AnswerTopic(
+        '~/output/embeddings',
+        CLOUD,
+        'x y z, `embedding` (float32, count D); one point per token',
+        Output.EMBEDDINGS,
+    ),
+    AnswerTopic(
+        '~/output/embeddings_rgb',
+        CLOUD,
+        'x y z `rgb`: input points in a fixed projection of their embedding',
+        Output.EMBEDDINGS_RGB,
+    ),
+    AnswerTopic(
+        '~/output/frame_embedding',
+        CLOUD,
+        'one point with `embedding`: the pooled embedding of the window',
+        Output.FRAME_EMBEDDING,
+    ),
+)
+OUTPUT_TOPICS = {row.short_name: row for row in ANSWERS}
+DURATIONS = Topic(
+    '~/debug/{stage}_ms',
+    {'std_msgs/msg/Float64': Float64},
+    'duration of each stage, and `latency_ms` from arrival to publishing',
+)
 DEPTH = 5
 
 
@@ -37,12 +82,13 @@ class Outputs:
         self._node = node
         self.names_classes = names_classes
         self._clouds = {
-            name: node.create_lifecycle_publisher(PointCloud2, f'~/output/{name}', DEPTH)
-            for name in OUTPUT_TOPICS
+            name: node.create_lifecycle_publisher(PointCloud2, row.name, DEPTH)
+            for name, row in OUTPUT_TOPICS.items()
             if names_classes or not name.startswith('segmentation')
         }
         self._durations = {
-            name: node.create_publisher(Float64, f'~/debug/{name}_ms', DEPTH) for name in stages
+            name: node.create_publisher(Float64, DURATIONS.name.format(stage=name), DEPTH)
+            for name in stages
         }
 
     def subscribed(self) -> frozenset[str]:
@@ -74,7 +120,7 @@ def wanted(names: frozenset[str]) -> Output:
     """Combine what the pipeline has to compute for these outputs."""
     result = Output(0)
     for name in names:
-        result |= OUTPUT_TOPICS[name]
+        result |= OUTPUT_TOPICS[name].output
     return result
 
 

@@ -18,7 +18,6 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
 from cross4d_jepa_ros.compute import PRECISIONS
-from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.sensing.frames import FrameConfig
 from cross4d_jepa_ros.sensing.point_clouds import CloudConfig
 from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
@@ -376,30 +375,3 @@ def read(node: Node) -> NodeConfig:
             stamp_source=value['sync.stamp_source'],
         ),
     )
-
-
-def table() -> str:
-    """Write the parameters as the Markdown table of the README."""
-    rows = [
-        '| parameter | type | default | range | unit | what it does |',
-        '|---|---|---|---|---|---|',
-    ]
-    for parameter in PARAMETERS:
-        default = str(parameter.default).lower() if parameter.type == 'bool' else parameter.default
-        shown = f'`{default}`' if default != '' else '(empty)'
-        live = ' (may change while running)' if parameter.live else ''
-        rows.append(
-            f'| `{parameter.name}` | {parameter.type} | {shown} | {parameter.range} '
-            f'| {parameter.unit} | {parameter.description}{live} |'
-        )
-    return '\n'.join(rows)
-
-
-def write_table(readme: str) -> None:
-    """Bring the table in the README up to date."""
-    path = Path(readme)
-    begin, end = '<!-- parameters: begin', '<!-- parameters: end -->'
-    head, rest = path.read_text().split(begin, 1)
-    marker = rest.split('\n', 1)[0]
-    tail = rest.split(end, 1)[1]
-    write_atomically(path, f'{head}{begin}{marker}\n{table()}\n{end}{tail}')

@@ -28,10 +28,19 @@ from cross4d_jepa_ros.model.checkpoint import (
 from cross4d_jepa_ros.model.naming import TeachableSweep
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.pipeline import Pipeline
+from cross4d_jepa_ros.ros.topics import Topic
 from cross4d_jepa_ros.sensing.point_clouds import header_fault, stamp_ns
 from cross4d_jepa_ros.sensing.poses import FARTHEST_M
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 
+TRIGGER = {'std_srvs/srv/Trigger': Trigger}
+SAVE = Topic(
+    '~/teach/save',
+    TRIGGER,
+    'write what was taught to `teach.file`, a whole checkpoint (one of 70 MB holds sweeps up for a '
+    'second)',
+)
+CLEAR = Topic('~/teach/clear', TRIGGER, 'forget what was taught')
 # More than anybody clicks between two sweeps.
 MOST_CLICKS = 256
 HOW = 'set teach.class to a name, configure, and click points of it (~/input/clicked_point)'
@@ -80,8 +89,8 @@ class Teaching:
         self._life: TeachingSetup | None = None
         self._kept: Prototypes | None = None
         self._warned = False
-        node.create_service(Trigger, '~/teach/save', self._on_save)
-        node.create_service(Trigger, '~/teach/clear', self._on_clear)
+        node.create_service(Trigger, SAVE.name, self._on_save)
+        node.create_service(Trigger, CLEAR.name, self._on_clear)
 
     def begin(self, life: TeachingSetup) -> None:
         """Act on a pipeline, and take up again what its file says it was taught."""
