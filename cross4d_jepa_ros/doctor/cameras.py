@@ -209,7 +209,7 @@ def _turn(seen: Sequence[tuple[BagFrame, CameraView]]) -> tuple[Level, str]:
         )
         return Level.WARN, text
     if turn is not None and turn.is_right:
-        return Level.OK, f'edges meet: off by {turn.error} degrees, as far as they show it'
+        return Level.OK, f'edges meet: the camera is turned by {turn.error} degrees'
     mistake = usual_mistake(seen)
     if mistake:
         return Level.ERROR, f'wrong extrinsics: {mistake}: correct them with --extrinsics'

@@ -20,7 +20,7 @@ from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 BASE_FRAMES = ('base_link', 'base_footprint')
 # A LiDAR that leans more than this is to be told so.
 LEAN_DEG = 3.0
-_FIRST_TRANSFORMS = 5000
+FIRST_TRANSFORMS = 5000
 _SHOWN = 8
 
 
@@ -77,7 +77,8 @@ class Chains:
                 near = difflib.get_close_matches(frame, known, n=1)
                 guess = f", is it {near[0]!r}? Correct the driver's frame_id" if near else ''
                 some = ', '.join(known[:_SHOWN]) + (', ...' if len(known) > _SHOWN else '')
-                return f'the chain breaks at {frame!r}: no transform names it ({some or "none"}){guess}'
+                there = some or 'there is none'
+                return f'the chain breaks at {frame!r}: no transform names it ({there}){guess}'
         one, other = self.up(source), self.up(target)
         return (
             f'the chain breaks between two trees, {" <- ".join(reversed(one))} and '
@@ -102,13 +103,16 @@ class Chains:
 
 def chains_of(bag: Bag, setup: BagSetup, given: Iterable[StaticTransform]) -> Chains:
     """Collect all edges of a recording, those of the user's file first."""
-    moving = list(islice(moving_transforms(bag), _FIRST_TRANSFORMS))
+    moving = list(islice(moving_transforms(bag), FIRST_TRANSFORMS))
     odometry = next(readable(bag, setup.odometry), None) if setup.odometry in bag.topics else None
     recorded = [*map(child_and_parent, static_transforms(bag))]
     return Chains(
         [
-            *((edge.child, edge.parent, 'extrinsics file') for edge in given
-              if (edge.child, edge.parent) not in recorded),
+            *(
+                (edge.child, edge.parent, 'extrinsics file')
+                for edge in given
+                if (edge.child, edge.parent) not in recorded
+            ),
             *((child, parent, '/tf_static') for child, parent in recorded),
             *((*child_and_parent(edge), '/tf') for edge in moving),
             *([(*child_and_parent(odometry), setup.odometry)] if odometry is not None else []),

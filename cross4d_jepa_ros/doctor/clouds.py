@@ -70,9 +70,7 @@ def time_field(message: Any) -> TimeField | None:
     return TimeField(name, unit, (high - low) * scale, sweep_stamp)
 
 
-def fields(
-    topic: str, message: Any, period_ns: float = 0.0
-) -> tuple[Finding, dict[str, Any]]:
+def fields(topic: str, message: Any, period_ns: float = 0.0) -> tuple[Finding, dict[str, Any]]:
     """Judge one cloud, and say which `points.*` parameters suit it.
 
     Args:
@@ -108,11 +106,13 @@ def fields(
     else:
         span, kind = time.span_ns / 1e6, 'relative' if time.sweep_stamp else 'of a clock'
         said.append(f'{time.name} in {time.unit}, {kind}, over {span:.1f} ms')
-        odd = time.span_ns > MOST_OF_PERIOD * period_ns or time.span_ns < LEAST_OF_PERIOD * period_ns
+        odd = (
+            time.span_ns > MOST_OF_PERIOD * period_ns or time.span_ns < LEAST_OF_PERIOD * period_ns
+        )
         if period_ns and time.span_ns and odd and 'time' not in decoder.notes:
             doubts.append(
-                f'{time.name} spans {span:.4g} ms where sweeps come every {period_ns / 1e6:.0f} ms: '
-                'is it in an odd unit? Let the driver give s, ms, us or ns (points.time_unit)'
+                f'{time.name} spans {span:.4g} ms, but sweeps come every {period_ns / 1e6:.0f} ms: is '
+                'it in an odd unit? Let the driver give s, ms, us or ns (points.time_unit)'
             )
         apart_s = _from_stamp_s(message, time)
         if not time.sweep_stamp and apart_s > 1:

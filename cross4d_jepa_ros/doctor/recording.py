@@ -3,19 +3,19 @@
 
 from __future__ import annotations
 
-import math
+import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames, assembler_of, geometry_takers
+from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames, assembler_of
 from cross4d_jepa_ros.bag_setup import (
     IMAGE_TYPES,
     INFO_TYPE,
@@ -24,7 +24,7 @@ from cross4d_jepa_ros.bag_setup import (
     BagSetup,
     readable,
 )
-from cross4d_jepa_ros.bags import TF_TYPE, BadBag, Bag, BagTopic, note
+from cross4d_jepa_ros.bags import TF_TYPE, BadBag, Bag, BagTopic, moving_transforms, note
 from cross4d_jepa_ros.doctor.cameras import (
     calibrated,
     picture_name,
@@ -32,7 +32,7 @@ from cross4d_jepa_ros.doctor.cameras import (
     projection,
     readable_image,
 )
-from cross4d_jepa_ros.doctor.chains import Chains, base_frame, chains_of
+from cross4d_jepa_ros.doctor.chains import FIRST_TRANSFORMS, Chains, base_frame, chains_of
 from cross4d_jepa_ros.doctor.clouds import fields
 from cross4d_jepa_ros.doctor.stamps import (
     LATE_NS,
@@ -51,6 +51,9 @@ from cross4d_jepa_ros.sensing.point_clouds import stamp_ns
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 
 INPUT_TYPES = (POINTS_TYPE, *IMAGE_TYPES, INFO_TYPE, ODOMETRY_TYPE, TF_TYPE)
+_OTHER_CARRIERS = re.compile(
+    'FFMPEGPacket|theora|CompressedPointCloud2|CustomMsg|VelodyneScan|PacketMsg', re.IGNORECASE
+)
 # Sweeps whose points are projected.
 SAMPLES = 8
 # Among these one with points is looked for.
@@ -87,6 +90,13 @@ def topics(bag: Bag, used: Sequence[str], reliability: str, *, live: bool) -> li
     found = []
     for topic in sorted(bag.topics.values(), key=lambda topic: topic.name):
         if topic.msgtype not in INPUT_TYPES:
+            # Video, point cloud codecs and what drivers call their own.
+            if _OTHER_CARRIERS.search(topic.msgtype):
+                text = (
+                    f'{topic.msgtype}, {topic.count} messages, is not read: let image_transport or '
+                    'point_cloud_transport republish it as raw'
+                )
+                found.append(Finding(Level.WARN, f'topic {topic.name}', text))
             continue
         rate = f', {topic.count / seconds:.1f} a second' if seconds > 0 and topic.count > 1 else ''
         said = f'{topic.msgtype}, {topic.count} messages{rate}, {_quality(topic, live)}'
@@ -182,13 +192,11 @@ def _first_cloud(bag: Bag, topic: str) -> Any:
 
 
 def _transforms(bag: Bag, setup: BagSetup) -> TransformBuffer:
-    """Every transform of a recording, so far as a buffer keeps them."""
-    transforms = TransformBuffer(keep_s=math.inf)
-    assembler = assembler_of(bag, setup, transforms, FrameConfig())
-    take = geometry_takers(bag, setup, transforms, assembler)
-    for message in bag.messages([topic for topic in take if topic not in setup.camera_infos]):
-        with suppress(BadBag):
-            take[message.topic](bag.deserialise(message))
+    """All static transforms of a recording, and the first moving ones."""
+    transforms = TransformBuffer(keep_s=1e6)
+    assembler_of(bag, setup, transforms, FrameConfig())
+    first = list(islice(moving_transforms(bag), FIRST_TRANSFORMS))
+    transforms.add_tf_message(SimpleNamespace(transforms=first), static=False)
     return transforms
 
 
@@ -217,9 +225,7 @@ def _calibration(
     ]
     if all(finding.level < Level.ERROR for finding in found):
         names = (first.header.frame_id, camera.sensor)
-        found.append(
-            placement(image, camera.number, frames, camera.entry, names, camera.chains)
-        )
+        found.append(placement(image, camera.number, frames, camera.entry, names, camera.chains))
     if any(finding.level == Level.ERROR for finding in found):
         return found, {}
     judged, figures = projection(image, camera.number, frames, picture)
@@ -272,7 +278,9 @@ def _motion(frames: Sequence[BagFrame], chain: str) -> list[Finding]:
     moved = [made for made in frames if made.frame.fixed_from_base is not None]
     notes = {cause: text for made in frames for cause, text in made.notes.items()}
     if moved:
-        seen = f'{chain}, from {moved[-1].ego_motion}, for {len(moved)} of {len(frames)} sweeps tried'
+        seen = (
+            f'{chain}, from {moved[-1].ego_motion}, for {len(moved)} of {len(frames)} sweeps tried'
+        )
         findings = [Finding(Level.OK, 'ego-motion', seen)]
     else:
         reason = notes.get('ego_motion', 'none is known')

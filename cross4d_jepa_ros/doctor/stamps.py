@@ -183,7 +183,9 @@ def matching(topic: str, sweeps: Stamps, images: Stamps, offsets: Offsets) -> Fi
         low, middle, high = _ms(
             (offsets.near_ns[0], statistics.median(offsets.near_ns), offsets.near_ns[-1])
         )
-        said.append(f'image less sweep: median {middle} ms ({low} .. {high})')
+        every = f'{low} .. {high}'
+        one = f'image minus sweep {middle} ms ({every})'
+        said.append(f'in all {every} ms' if offsets.groups else one)
     if images.period_ns:
         said.append(f'{1e9 / images.period_ns:.1f} Hz, jitter {images.jitter_ns / _MS:.1f} ms')
     for name, late_ns in (
@@ -196,7 +198,7 @@ def matching(topic: str, sweeps: Stamps, images: Stamps, offsets: Offsets) -> Fi
     if offsets.groups:
         parts = ['{1} ms ({0} .. {2})'.format(*_ms(group)) for group in offsets.groups]
         doubts.append(
-            f'image less sweep is usually {" or ".join(parts)}: it is not triggered with the '
+            f'image minus sweep is usually {" or ".join(parts)}: it is not triggered with the '
             'LiDAR, which costs nothing where ego-motion is known (TF or odometry)'
         )
     if missing := offsets.sweeps - len(offsets.near_ns):

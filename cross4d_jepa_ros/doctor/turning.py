@@ -91,7 +91,7 @@ class Turn:
     def error(self) -> str:
         """What the images say of each axis, for a sentence."""
         return ', '.join(
-            f'{axis} {self.degrees[axis]:+.1f} +- {self.within[axis]:.1f}'
+            f'{axis} {self.degrees[axis]:.1f} +- {self.within[axis]:.1f}'
             if self.known(axis)
             else f'{axis} unknown'
             for axis in AXES
@@ -192,7 +192,7 @@ def _estimate(edges: Sequence[_Edges]) -> Turn:
         within[axis] = float(max(-low, high, _BEAMS_DEG))
     gain = _scores(edges, best) - _scores(edges, {})
     error = float(gain.std(ddof=1)) * _STRIPES**0.5
-    degrees = {axis: -angle for axis, angle in best.items()}
+    degrees = {axis: 0.0 - angle for axis, angle in best.items()}  # no -0.0
     return Turn(degrees, within, float(gain.sum()) / error if error > 0 else 0.0)
 
 
@@ -265,11 +265,17 @@ def _lying_edges(made: BagFrame) -> NDArray[np.float32]:
     edge = np.flatnonzero(above & (far[1:] > far[:-1] * (1 + _LIFT_SHARE) + _LIFT_M))
     point = order[edge]
     lift = np.radians((elevation[order[edge + 1]] - elevation[point]) / 2)
-    lifted = np.stack((
-        -np.sin(np.radians(elevation[point])) * np.cos(np.radians(azimuth[point])),
-        -np.sin(np.radians(elevation[point])) * np.sin(np.radians(azimuth[point])),
-        np.cos(np.radians(elevation[point])),
-    ), axis=1) * (distance[point] * lift)[:, None]
+    lifted = (
+        np.stack(
+            (
+                -np.sin(np.radians(elevation[point])) * np.cos(np.radians(azimuth[point])),
+                -np.sin(np.radians(elevation[point])) * np.sin(np.radians(azimuth[point])),
+                np.cos(np.radians(elevation[point])),
+            ),
+            axis=1,
+        )
+        * (distance[point] * lift)[:, None]
+    )
     raised = lifted @ made.frame.base_from_sensor[:3, :3].T
     return made.frame.xyz_base[point] + raised.astype(np.float32)
 
@@ -282,7 +288,7 @@ def _polar(xyz: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
 
 
 def _nearness(image: NDArray[np.uint8], across: int, near_px: float) -> NDArray[np.float32] | None:
-    """How near each pixel (H, W) is to an upright or (`across`) lying edge, less the mean of all."""
+    """How near each pixel (H, W) is to an upright or (`across`) lying edge, less the mean."""
     grey = cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), BLUR_PX)
     slope = cv2.Sobel(grey, cv2.CV_16S, 1 - across, across)
     steep = max(float(np.quantile(np.abs(slope), 1 - STEEPEST)), LEAST_STEP)
