@@ -64,7 +64,7 @@ class Chains:
         down = from_target[: from_target.index(common)]
         below = from_source[: from_source.index(common)]
         chain = ' <- '.join((*down, common, *reversed(below)))
-        sources = dict.fromkeys(self._parents[frame][1] for frame in (*down, *below))
+        sources = sorted({self._parents[frame][1] for frame in (*down, *below)})
         return f'{chain} ({", ".join(sources)})' if sources else chain
 
     def broken(self, target: str, source: str) -> str:

@@ -111,8 +111,9 @@ def fields(topic: str, message: Any, period_ns: float = 0.0) -> tuple[Finding, d
         )
         if period_ns and time.span_ns and odd and 'time' not in decoder.notes:
             doubts.append(
-                f'{time.name} spans {span:.4g} ms, but sweeps come every {period_ns / 1e6:.0f} ms: is '
-                'it in an odd unit? Let the driver give s, ms, us or ns (points.time_unit)'
+                f'{time.name} spans {span:.4g} ms, but sweeps come every '
+                f'{period_ns / 1e6:.0f} ms: is it in an odd unit? Let the driver give s, ms, us '
+                'or ns (points.time_unit)'
             )
         apart_s = _from_stamp_s(message, time)
         if not time.sweep_stamp and apart_s > 1:
