@@ -188,8 +188,8 @@ def projection(
         ]
         why = why_hardly_covered(*map(list, zip(*where, strict=True)))
         mistake = usual_mistake(seen)
-        verdict = f'wrong extrinsics: {mistake}' if mistake else 'wrong extrinsics?'
-        return Finding(Level.ERROR, about, f'{verdict} {said}; {why}; {picture}'), figures
+        verdict = f'wrong extrinsics: {mistake}; {said}' if mistake else f'wrong extrinsics? {said}'
+        return Finding(Level.ERROR, about, f'{verdict}; {why}; {picture}'), figures
     level, verdict = _turn(seen)
     if edges is not None and chance is not None:
         said += (

@@ -75,10 +75,16 @@ class Chains:
         for frame in (source.lstrip('/'), target.lstrip('/')):
             if frame not in known:
                 near = difflib.get_close_matches(frame, known, n=1)
-                guess = f", is it {near[0]!r}? Correct the driver's frame_id" if near else ''
+                guess = (
+                    f"; is it {near[0]!r}? Then correct the driver's frame_id, else" if near else ''
+                )
                 some = ', '.join(known[:_SHOWN]) + (', ...' if len(known) > _SHOWN else '')
-                there = some or 'there is none'
-                return f'the chain breaks at {frame!r}: no transform names it ({there}){guess}'
+                what = (
+                    f'no transform names it (known: {some})' if known else 'no transform is known'
+                )
+                return (
+                    f'the chain breaks at {frame!r}, {what}{guess or ":"} publish it on /tf_static'
+                )
         one, other = self.up(source), self.up(target)
         return (
             f'the chain breaks between two trees, {" <- ".join(reversed(one))} and '

@@ -87,7 +87,7 @@ def _silence(node: Node, domain: int, environment: Mapping[str, str]) -> str:
     ]
     rmw = get_rmw_implementation_identifier()
     causes = [
-        'is the driver running (ros2 topic list, where it runs)?',
+        'Is the driver running (ros2 topic list, where it runs)?',
         f'Has it another ROS_DOMAIN_ID than {domain}?',
         'Do ROS_LOCALHOST_ONLY or ROS_AUTOMATIC_DISCOVERY_RANGE keep one of the two to its own '
         f'machine (here: {", ".join(confined) or "neither is set"})?',

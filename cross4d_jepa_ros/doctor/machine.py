@@ -13,7 +13,8 @@ import torch
 from cross4d_jepa_ros.compute import choose
 from cross4d_jepa_ros.health import Finding, Level
 from cross4d_jepa_ros.model.checkpoint import BadCheckpoint, read_contract
-from cross4d_jepa_ros.ros.transport import missing_profile, profile_variable
+from cross4d_jepa_ros.ros.transport import PROFILE, missing_profile, profile_variable
+from cross4d_jepa_ros.shared_files import shared_file
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 
@@ -69,6 +70,7 @@ def _middleware(environment: Mapping[str, str]) -> Finding:
     domain = environment.get('ROS_DOMAIN_ID', '0')
     problem = missing_profile(rmw, environment)
     if problem:
+        problem = problem.replace(f'<share>/{PROFILE}', str(shared_file(PROFILE)))
         text = f'{rmw}, domain {domain}: {problem}; the launch files do so for the node'
         return Finding(Level.WARN, 'DDS', text)
     profile = f', profile {environment[profile_variable()]}' if 'fastrtps' in rmw else ''

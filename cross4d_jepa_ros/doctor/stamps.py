@@ -19,6 +19,7 @@ TOLERANCE_NS = round(SYNC.tolerance_s * 1e9)
 GAP_STEPS = 1.5
 # Stamps so far behind the clock are late, and so far ahead of it are of another clock.
 LATE_NS, AHEAD_NS = 500_000_000, 20_000_000
+DAY_NS = 86_400_000_000_000
 # Offsets belong together where no step between them is longer, and count as one of several usual
 # ones where so large a share of the sweeps has them.
 TOGETHER_NS, USUAL_SHARE = 8_000_000, 0.2
@@ -124,9 +125,10 @@ def timing(topic: str, stamps: Stamps, clock: str, *, paced: bool) -> Finding:
         if -AHEAD_NS <= delay_ns <= LATE_NS:
             said.append(f'{abs(delay_ns) / _MS:.0f} ms {side} the {clock}')
         else:
+            replayed = 'is it a recording that plays without --clock? Else ' * (delay_ns > DAY_NS)
             doubts.append(
-                f'{abs(delay_ns) / 1e9:.3f} s {side} the {clock}: let the driver stamp with the '
-                "host's clock (PTP, NTP), or set sync.stamp_source: arrival"
+                f'{abs(delay_ns) / 1e9:.3f} s {side} the {clock}: {replayed}let the driver stamp '
+                "with the host's clock (PTP, NTP), or set sync.stamp_source: arrival"
             )
     return Finding(Level.WARN if doubts else Level.OK, about, '; '.join((*doubts, *said)))
 

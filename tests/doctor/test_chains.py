@@ -51,9 +51,9 @@ def test_a_chain_is_written_frame_by_frame(target: str, source: str, chain: str)
             'two trees, odom <- base_link <- imu <- velodyne and stereo <- right_optical: '
             "publish 'odom' to 'stereo'",
         ),
-        ('camera_optical', 'velodyne_1', "'velodyne_1': no transform names it"),
-        ('camera_optical', 'velodyne_1', "is it 'velodyne'? Correct the driver's frame_id"),
-        ('camera_optical', '', "breaks at '': no transform names it"),
+        ('camera_optical', 'velodyne_1', "'velodyne_1', no transform names it"),
+        ('camera_optical', 'velodyne_1', "is it 'velodyne'? Then correct the driver's frame_id"),
+        ('camera_optical', '', "breaks at '', no transform names it"),
     ],
 )
 def test_a_break_is_named(target: str, source: str, words: str) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 
 from cross4d_jepa_ros.doctor import __main__ as doctor
+from cross4d_jepa_ros.ros.parameters import declare, read
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, Extrinsics, save_extrinsics
 from tests.bench import Bench, cloud, stamped
 
@@ -99,14 +100,9 @@ def test_live_topics_get_their_rate_qos_clock_and_command(
     assert f"points:={POINTS} 'images:=[{IMAGE}]'" in report['launch']
     assert (tmp_path / 'out/projection_camera.png').exists()
     with_file = ['--ros-args', '--params-file', str(tmp_path / 'out/perception.yaml')]
-    node = Node(
-        'reader',
-        context=bench.context,
-        use_global_arguments=False,
-        cli_args=with_file,
-        automatically_declare_parameters_from_overrides=True,
-    )
-    assert list(node.get_parameter('sync.offsets').value) == report['parameters']['sync.offsets']
+    node = Node('reader', context=bench.context, use_global_arguments=False, cli_args=with_file)
+    declare(node)
+    assert read(node).sync.offsets_s == tuple(report['parameters']['sync.offsets'])
     node.destroy_node()
 
 
@@ -114,7 +110,7 @@ def test_whoever_asks_for_reliable_is_named(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive(bench)
-    bench.probe.create_subscription(PointCloud2, POINTS, print, 5)
+    bench.probe.create_subscription(PointCloud2, POINTS, repr, 5)
     code, report = heard(bench, tmp_path, monkeypatch, '--reliability', 'reliable')
 
     assert code == 1
@@ -124,12 +120,38 @@ def test_whoever_asks_for_reliable_is_named(
     assert 'the node asks for reliable' in own
 
 
-def test_a_silent_domain_is_an_answer(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_a_reliable_publisher_serves_whoever_asks_for_less(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.publishing(
+        {bench.probe.create_publisher(PointCloud2, POINTS, 5): lambda i: cloud(time.time_ns())}
+    )
+    bench.probe.create_subscription(PointCloud2, POINTS, repr, BEST_EFFORT)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    bench.probe.create_subscription(PointCloud2, POINTS, repr, latched)
+    code, report = heard(bench, tmp_path, monkeypatch, '--reliability', 'best_effort')
+
+    assert code == 1
+    (points,) = sentences(report, f'topic {POINTS}', 'ok')
+    assert 'offers reliable' in points
+    (refused,) = sentences(report, f'QoS {POINTS}', 'error')
+    assert '/probe offers volatile, /probe asks for transient_local' in refused
+
+
+@pytest.mark.parametrize('others', [False, True])
+def test_a_silent_domain_is_an_answer_with_its_causes(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, others: bool
 ) -> None:
     monkeypatch.setattr('cross4d_jepa_ros.doctor.graph.DISCOVERY_S', 1.0)
+    monkeypatch.setenv('ROS_LOCALHOST_ONLY', '0')
+    if others:
+        bench.probe.create_publisher(JointState, '/joints', 5)
     code, report = heard(bench, tmp_path, monkeypatch)
 
     assert code == 2
     assert not report
-    assert f'in domain {bench.domain}' in capsys.readouterr().out.replace('\n', ' ')
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert f'in domain {bench.domain}; ' in shown
+    assert ('there is only: /joints.' in shown) == others
+    for cause in ('another ROS_DOMAIN_ID', 'here: ROS_LOCALHOST_ONLY=0', 'RMW_IMPLEMENTATION'):
+        assert cause in shown

@@ -202,7 +202,9 @@ def test_a_missing_transform_is_named(tmp_path: Path) -> None:
     assert code == 1
     sentence = said(report, f'transform {IMAGE}')[1]
     assert "no transform from 'roof' to camera frame 'camera'" in sentence
-    assert "breaks at 'roof': no transform names it (camera, lidar)" in sentence
+    assert (
+        "breaks at 'roof', no transform names it (known: camera, lidar): publish it on" in sentence
+    )
 
 
 def test_a_recording_without_any_transform_is_named(tmp_path: Path) -> None:
@@ -214,7 +216,7 @@ def test_a_recording_without_any_transform_is_named(tmp_path: Path) -> None:
     assert code == 1
     level, sentence = said(report, f'transform {IMAGE}')
     assert level == 'error'
-    assert "breaks at 'lidar': no transform names it (there is none)" in sentence
+    assert "breaks at 'lidar', no transform is known: publish it on /tf_static" in sentence
     assert 'give it with --extrinsics' in sentence
 
 
