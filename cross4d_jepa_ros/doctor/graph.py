@@ -62,7 +62,7 @@ def overheard(path: Path, seconds: float) -> list[Finding]:
                 ear.poll()
             findings = ear.findings()
         if not ear.heard:
-            msg = _silence(node, context.get_domain_id(), os.environ)
+            msg = silence(node, context.get_domain_id(), os.environ)
             raise BadBag(msg)
         return findings
     finally:
@@ -71,8 +71,15 @@ def overheard(path: Path, seconds: float) -> list[Finding]:
         rclpy.try_shutdown(context=context)
 
 
-def _silence(node: Node, domain: int, environment: Mapping[str, str]) -> str:
-    """Say that nothing of use is published, with what else is there and the usual causes."""
+def silence(node: Node, domain: int, environment: Mapping[str, str]) -> str:
+    """Say that nothing of use is published, with what else is there and the usual causes.
+
+    Args:
+        node: Who looked.
+        domain: Where.
+        environment: Of the process.
+
+    """
     others = sorted(
         name
         for name, _ in node.get_topic_names_and_types()

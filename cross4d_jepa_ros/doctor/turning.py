@@ -67,12 +67,18 @@ class Turn:
 
     def known(self, axis: str) -> bool:
         """Whether the images say anything of a turn about this axis."""
-        return self.within[axis] <= KNOWN_DEG and abs(self.degrees[axis]) < _REACH_DEG
+        inside = abs(self.degrees[axis]) <= _REACH_DEG - _BEAMS_DEG
+        return self.within[axis] <= KNOWN_DEG and inside
+
+    @property
+    def is_known(self) -> bool:
+        """Whether they say enough: of images that show something else, one axis may seem to fit."""
+        return self.known('yaw') and self.known('pitch')
 
     @property
     def is_right(self) -> bool:
         """Whether the images show that the calibration is not turned."""
-        return all(map(self.known, ('yaw', 'pitch'))) and all(
+        return self.is_known and all(
             abs(self.degrees[axis]) <= LEAST_DEG for axis in AXES if self.known(axis)
         )
 
@@ -85,7 +91,7 @@ class Turn:
             for axis in AXES
             if self.known(axis) and abs(self.degrees[axis]) > max(LEAST_DEG, self.within[axis])
         ]
-        return ' and '.join(parts) if self.sure >= _SURE else ''
+        return ' and '.join(parts) if self.is_known and self.sure >= _SURE else ''
 
     @property
     def error(self) -> str:
@@ -140,7 +146,7 @@ def usual_mistake(views: Sequence[tuple[BagFrame, CameraView]]) -> str:
         if not tried or tried[0][1].camera_from_base[1, 2] > -_FEWEST_UPRIGHT:
             continue
         turn = turn_of(tried)
-        if turn is not None and all(map(turn.known, ('yaw', 'pitch'))):
+        if turn is not None and turn.is_known:
             found[name] = max(turn.within['yaw'], turn.within['pitch'])
     return min(found, key=lambda name: found[name], default='')
 

@@ -53,9 +53,9 @@ def views(
         ({}, ''),
         ({'yaw': 2.0}, 'degrees too far to the right (+- 0.5)'),
         ({'pitch': -5.0}, 'degrees too low (+- 0.5)'),
-        ({'roll': 2.0}, 'degrees turned clockwise (+- '),
+        ({'yaw': -1.5, 'pitch': 1.5}, 'degrees too far to the left (+- 0.5) and 1.'),
     ],
-    ids=['right', 'yaw', 'pitch', 'roll'],
+    ids=['right', 'yaw', 'pitch', 'both'],
 )
 def test_a_turned_camera_is_told_from_a_right_one(turn: dict[str, float], wrong: str) -> None:
     found = turn_of(views(turned(turn) @ RIGHT))
