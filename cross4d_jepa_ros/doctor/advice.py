@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,9 @@ def launch_command(
 
     """
     words = ['ros2', 'launch', PACKAGE]
-    words += ['perception.launch.py'] if bag is None else ['replay.launch.py', f'bag:={bag}']
+    words += (
+        ['perception.launch.py'] if bag is None else ['replay.launch.py', f'bag:={bag.resolve()}']
+    )
     words.append(f'points:={setup.points}')
     if setup.images:
         words.append(f'images:=[{",".join(setup.images)}]')
@@ -62,5 +65,52 @@ def launch_command(
         words.append(f'odometry:={setup.odometry}')
     for name, file in (('extrinsics', extrinsics), ('model', model), ('params_file', parameters)):
         if file is not None:
-            words.append(f'{name}:={file}')
+            # Another terminal may stand in another folder.
+            words.append(f'{name}:={file.resolve()}')
     return shlex.join(words)
+
+
+def without_ros2(
+    setup: BagSetup,
+    model: Path | None,
+    parameters: Path,
+    extrinsics: Path | None,
+    bag: Path | None = None,
+) -> str:
+    """Name what does the same with this interpreter alone; arguments as of `launch_command`.
+
+    The node on the live topics, or the demo on a recording, which finds out parameters by itself.
+    """
+    module = f'{PACKAGE}.perception_node' if bag is None else f'{PACKAGE}.demo'
+    words = [sys.executable, '-m', module]
+    if bag is not None:
+        words += ['--bag', f'{bag.resolve()}', '--points', setup.points]
+        words += ['--images', *setup.images, '--camera-infos', *setup.camera_infos]
+        if setup.odometry not in ('', TF_AS_ODOMETRY):
+            words += ['--odometry', setup.odometry]
+        for option, file in (('--extrinsics', extrinsics), ('--model', model)):
+            words += [] if file is None else [option, f'{file.resolve()}']
+        return shlex.join(words)
+    words += ['--ros-args', '--params-file', f'{parameters.resolve()}']
+    inputs = {'points': setup.points, 'odometry': setup.odometry}
+    inputs |= {f'image{i}': topic for i, topic in enumerate(setup.images)}
+    inputs |= {f'camera_info{i}': topic for i, topic in enumerate(setup.camera_infos)}
+    for name, topic in inputs.items():
+        words += ['-r', f'~/input/{name}:={topic}'] if topic else []
+    words += ['-p', f'cameras:={len(setup.images)}']
+    for name, file in (('extrinsics_file', extrinsics), ('model', model)):
+        words += [] if file is None else ['-p', f'{name}:={file.resolve()}']
+    return shlex.join(words)
+
+
+def over_lines(command: str, width: int = 79) -> str:
+    """Break a command into lines of a shell, where it is longer than one of so many characters."""
+    words = shlex.split(command)
+    lines, line = [], ''
+    for word in map(shlex.quote, words):
+        if line and len(line) + len(word) + 3 > width:
+            lines.append(line)
+            line = f'    {word}'
+        else:
+            line = f'{line} {word}' if line else word
+    return ' \\\n'.join((*lines, line))

@@ -20,6 +20,8 @@ from cross4d_jepa_ros.sensing.point_clouds import (
 from cross4d_jepa_ros.sensing.point_times import NANOSECONDS, guess_unit
 
 _SECOND_NS = 1e9
+# Of the time from sweep to sweep: what the points of one may take. Half-turn sensors take little.
+LEAST_OF_PERIOD, MOST_OF_PERIOD = 0.15, 1.5
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,15 @@ def time_field(message: Any) -> TimeField | None:
     return TimeField(name, unit, (high - low) * scale, sweep_stamp)
 
 
-def fields(topic: str, message: Any) -> tuple[Finding, dict[str, Any]]:
-    """Judge one cloud, and say which `points.*` parameters suit it."""
+def fields(topic: str, message: Any, period_ns: float = 0.0) -> tuple[Finding, dict[str, Any]]:
+    """Judge one cloud, and say which `points.*` parameters suit it.
+
+    Args:
+        topic: Its name.
+        message: PointCloud2.
+        period_ns: From sweep to sweep; 0 where it is not known.
+
+    """
     about = f'fields {topic}'
     decoder = CloudDecoder(CloudConfig())
     try:
@@ -90,11 +99,22 @@ def fields(topic: str, message: Any) -> tuple[Finding, dict[str, Any]]:
         doubts.append('no intensity: the model was trained with it and takes it for 0')
     if sweep.ring is not None and len(sweep.ring):
         said.append(f'{len(np.unique(sweep.ring))} rings')
+    elif sweep.ring is None:
+        said.append('no ring, which nothing needs')
     if time is None:
         said.append('no per-point time: the sweep is taken as measured at once')
     else:
         span, kind = time.span_ns / 1e6, 'relative' if time.sweep_stamp else 'of a clock'
         said.append(f'{time.name} in {time.unit}, {kind}, over {span:.1f} ms')
+        odd = (
+            time.span_ns > MOST_OF_PERIOD * period_ns or time.span_ns < LEAST_OF_PERIOD * period_ns
+        )
+        if period_ns and time.span_ns and odd and 'time' not in decoder.notes:
+            doubts.append(
+                f'{time.name} spans {span:.4g} ms, but sweeps come every '
+                f'{period_ns / 1e6:.0f} ms: is it in an odd unit? Let the driver give s, ms, us '
+                'or ns (points.time_unit)'
+            )
         apart_s = _from_stamp_s(message, time)
         if not time.sweep_stamp and apart_s > 1:
             doubts.append(
@@ -108,7 +128,7 @@ def fields(topic: str, message: Any) -> tuple[Finding, dict[str, Any]]:
             parameters['points.sweep_stamp'] = time.sweep_stamp
             said.append(f'stamped at the {time.sweep_stamp}')
     level = Level.WARN if doubts else Level.OK
-    return Finding(level, about, '; '.join((*said, *doubts))), parameters
+    return Finding(level, about, '; '.join((*doubts, *said))), parameters
 
 
 def _from_stamp_s(message: Any, time: TimeField) -> float:

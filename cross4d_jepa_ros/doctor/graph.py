@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from cross4d_jepa_ros.bags import BadBag, BagWriter
 from cross4d_jepa_ros.doctor.recording import INPUT_TYPES
@@ -60,17 +62,49 @@ def overheard(path: Path, seconds: float) -> list[Finding]:
                 ear.poll()
             findings = ear.findings()
         if not ear.heard:
-            kinds = ', '.join(INPUT_TYPES)
-            msg = (
-                f'nobody publishes {kinds} in domain {context.get_domain_id()}: is the driver '
-                'running, and is ROS_DOMAIN_ID the same? Or name a recording with --bag'
-            )
+            msg = silence(node, context.get_domain_id(), os.environ)
             raise BadBag(msg)
         return findings
     finally:
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown(context=context)
+
+
+def silence(node: Node, domain: int, environment: Mapping[str, str]) -> str:
+    """Say that nothing of use is published, with what else is there and the usual causes.
+
+    Args:
+        node: Who looked.
+        domain: Where.
+        environment: Of the process.
+
+    """
+    others = sorted(
+        name
+        for name, _ in node.get_topic_names_and_types()
+        if node.count_publishers(name) and name not in ('/rosout', '/parameter_events')
+    )
+    kinds = ', '.join(kind.rsplit('/', 1)[1] for kind in INPUT_TYPES)
+    seen = f'there is only: {", ".join(others)}' if others else 'no other node is seen at all'
+    confined = [
+        f'{name}={environment[name]}'
+        for name in ('ROS_LOCALHOST_ONLY', 'ROS_AUTOMATIC_DISCOVERY_RANGE', 'ROS_STATIC_PEERS')
+        if environment.get(name)
+    ]
+    rmw = get_rmw_implementation_identifier()
+    causes = [
+        'Is the driver running (ros2 topic list, where it runs)?',
+        f'Has it another ROS_DOMAIN_ID than {domain}?',
+        'Do ROS_LOCALHOST_ONLY or ROS_AUTOMATIC_DISCOVERY_RANGE keep one of the two to its own '
+        f'machine (here: {", ".join(confined) or "neither is set"})?',
+        f'Has it another RMW_IMPLEMENTATION than {rmw}?',
+        'In a container: does it share network and /dev/shm?',
+    ]
+    return (
+        f'nobody publishes {kinds} in domain {domain}; {seen}. {" ".join(causes)} '
+        'Or name a recording with --bag'
+    )
 
 
 def _spin(executor: SingleThreadedExecutor, seconds: float) -> None:

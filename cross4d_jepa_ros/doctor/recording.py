@@ -3,17 +3,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames
+from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames, assembler_of
 from cross4d_jepa_ros.bag_setup import (
     IMAGE_TYPES,
     INFO_TYPE,
@@ -22,8 +24,15 @@ from cross4d_jepa_ros.bag_setup import (
     BagSetup,
     readable,
 )
-from cross4d_jepa_ros.bags import TF_TYPE, BadBag, Bag, BagTopic, note
-from cross4d_jepa_ros.doctor.cameras import calibrated, picture_name, placement, projection
+from cross4d_jepa_ros.bags import TF_TYPE, BadBag, Bag, BagTopic, moving_transforms, note
+from cross4d_jepa_ros.doctor.cameras import (
+    calibrated,
+    picture_name,
+    placement,
+    projection,
+    readable_image,
+)
+from cross4d_jepa_ros.doctor.chains import FIRST_TRANSFORMS, Chains, base_frame, chains_of
 from cross4d_jepa_ros.doctor.clouds import fields
 from cross4d_jepa_ros.doctor.stamps import (
     LATE_NS,
@@ -37,10 +46,14 @@ from cross4d_jepa_ros.doctor.stamps import (
 )
 from cross4d_jepa_ros.health import Finding, Level, best_effort_refused
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, load_extrinsics
-from cross4d_jepa_ros.sensing.frames import calibrations
+from cross4d_jepa_ros.sensing.frames import FrameConfig, calibrations
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns
+from cross4d_jepa_ros.sensing.transforms import TransformBuffer
 
 INPUT_TYPES = (POINTS_TYPE, *IMAGE_TYPES, INFO_TYPE, ODOMETRY_TYPE, TF_TYPE)
+_OTHER_CARRIERS = re.compile(
+    'FFMPEGPacket|theora|CompressedPointCloud2|CustomMsg|VelodyneScan|PacketMsg', re.IGNORECASE
+)
 # Sweeps whose points are projected.
 SAMPLES = 8
 # Among these one with points is looked for.
@@ -77,6 +90,13 @@ def topics(bag: Bag, used: Sequence[str], reliability: str, *, live: bool) -> li
     found = []
     for topic in sorted(bag.topics.values(), key=lambda topic: topic.name):
         if topic.msgtype not in INPUT_TYPES:
+            # Video, point cloud codecs and what drivers call their own.
+            if _OTHER_CARRIERS.search(topic.msgtype):
+                text = (
+                    f'{topic.msgtype}, {topic.count} messages, is not read: let image_transport or '
+                    'point_cloud_transport republish it as raw'
+                )
+                found.append(Finding(Level.WARN, f'topic {topic.name}', text))
             continue
         rate = f', {topic.count / seconds:.1f} a second' if seconds > 0 and topic.count > 1 else ''
         said = f'{topic.msgtype}, {topic.count} messages{rate}, {_quality(topic, live)}'
@@ -132,13 +152,13 @@ def examine(bag: Bag, setup: BagSetup, out: Path, *, clock: str) -> Examined:
         result.findings.append(
             Finding(Level.ERROR, f'stamps {topic}', 'no readable message')
             if topic in empty
-            else timing(topic, stamps[topic], clock)
+            else timing(topic, stamps[topic], clock, paced=topic == setup.points)
         )
     if setup.points in empty:
         return result
-    judged, result.parameters = fields(setup.points, _first_cloud(bag, setup.points))
+    sweeps, cloud = stamps[setup.points], _first_cloud(bag, setup.points)
+    judged, result.parameters = fields(setup.points, cloud, sweeps.period_ns)
     result.findings.append(judged)
-    sweeps = stamps[setup.points]
     offsets = [offsets_of(sweeps, stamps[topic]) for topic in setup.images]
     if setup.images:
         result.parameters['sync.offsets'] = [found.aim_s for found in offsets]
@@ -146,16 +166,22 @@ def examine(bag: Bag, setup: BagSetup, out: Path, *, clock: str) -> Examined:
         apart_ns = clocks_apart_ns(sweeps, stamps[topic])
         if topic not in empty and (apart_ns is None or abs(apart_ns) > LATE_NS):
             result.parameters['sync.stamp_source'] = 'arrival'
-    frames = _frames(bag, setup, sweeps, offsets)
     extrinsics = load_extrinsics(setup.extrinsics) if setup.extrinsics else None
+    chains = chains_of(bag, setup, extrinsics.transforms if extrinsics else ())
+    sensor = cloud.header.frame_id
+    judged, found = base_frame(chains, _transforms(bag, setup), sensor, stamp_ns(cloud))
+    result.findings.append(judged)
+    result.parameters |= found
+    frames = _frames(bag, setup, sweeps, offsets)
     known = calibrations(extrinsics, setup.images)
     for camera, topic in enumerate(setup.images):
         if topic not in empty:
             result.findings.append(matching(topic, sweeps, stamps[topic], offsets[camera]))
-            found, figures = _calibration(bag, setup, camera, frames, known.get(camera), out)
-            result.findings += found
+            seen = _Camera(camera, known.get(camera), sensor, chains)
+            judgements, figures = _calibration(bag, setup, seen, frames, out)
+            result.findings += judgements
             result.cameras[topic] = {'offset_ms': _summary(offsets[camera]), **figures}
-    result.findings += _motion(frames)
+    result.findings += _motion(frames, ' <- '.join(reversed(chains.up(sensor))))
     return result
 
 
@@ -165,26 +191,44 @@ def _first_cloud(bag: Bag, topic: str) -> Any:
     return next((cloud for cloud in clouds if cloud.width * cloud.height), clouds[0])
 
 
+def _transforms(bag: Bag, setup: BagSetup) -> TransformBuffer:
+    """All static transforms of a recording, and the first moving ones."""
+    transforms = TransformBuffer(keep_s=1e6)
+    assembler_of(bag, setup, transforms, FrameConfig())
+    first = list(islice(moving_transforms(bag), FIRST_TRANSFORMS))
+    transforms.add_tf_message(SimpleNamespace(transforms=first), static=False)
+    return transforms
+
+
+@dataclass(frozen=True)
+class _Camera:
+    """A camera with what is known of it: number, entry of the user's file, LiDAR's frame, tree."""
+
+    number: int
+    entry: CameraExtrinsics | None
+    sensor: str
+    chains: Chains
+
+
 def _calibration(
-    bag: Bag,
-    setup: BagSetup,
-    camera: int,
-    frames: Sequence[BagFrame],
-    entry: CameraExtrinsics | None,
-    out: Path,
+    bag: Bag, setup: BagSetup, camera: _Camera, frames: Sequence[BagFrame], out: Path
 ) -> tuple[list[Finding], dict[str, float | None]]:
-    """Judge CameraInfo, transform and projection, as far as each is worth a look."""
-    image, info_topic = setup.images[camera], setup.camera_infos[camera]
-    picture = out / picture_name(camera, image)
+    """Judge image, CameraInfo, transform and projection, as far as each is worth a look."""
+    image, info_topic = setup.images[camera.number], setup.camera_infos[camera.number]
+    picture = out / picture_name(camera.number, image)
     picture.unlink(missing_ok=True)
-    info = next(readable(bag, info_topic), None)
+    info, first = next(readable(bag, info_topic), None), next(readable(bag, image))
     count = bag.topics[info_topic].count if info_topic in bag.topics else 0
-    found = [calibrated(image, info_topic, info, count, entry)]
-    if found[-1].level < Level.ERROR:
-        found.append(placement(image, camera, frames, entry))
-    if found[-1].level == Level.ERROR:
+    found = [
+        readable_image(image, first, info),
+        calibrated(image, info_topic, info, count, camera.entry),
+    ]
+    if all(finding.level < Level.ERROR for finding in found):
+        names = (first.header.frame_id, camera.sensor)
+        found.append(placement(image, camera.number, frames, camera.entry, names, camera.chains))
+    if any(finding.level == Level.ERROR for finding in found):
         return found, {}
-    judged, figures = projection(image, camera, frames, picture)
+    judged, figures = projection(image, camera.number, frames, picture)
     return [*found, judged], figures
 
 
@@ -226,15 +270,17 @@ def _frames(
     return list(BagFrames(bag, setup, wanted_ns=wanted))
 
 
-def _motion(frames: Sequence[BagFrame]) -> list[Finding]:
-    """Judge ego-motion and ground."""
+def _motion(frames: Sequence[BagFrame], chain: str) -> list[Finding]:
+    """Judge ego-motion and ground; `chain` leads from the root to the LiDAR."""
     if not frames:
         text = 'no sweep could be put together: see what is said of its stamps and fields'
         return [Finding(Level.ERROR, 'ego-motion', text)]
     moved = [made for made in frames if made.frame.fixed_from_base is not None]
     notes = {cause: text for made in frames for cause, text in made.notes.items()}
     if moved:
-        seen = f'from {moved[-1].ego_motion}, for {len(moved)} of {len(frames)} sweeps tried'
+        seen = (
+            f'{chain}, from {moved[-1].ego_motion}, for {len(moved)} of {len(frames)} sweeps tried'
+        )
         findings = [Finding(Level.OK, 'ego-motion', seen)]
     else:
         reason = notes.get('ego_motion', 'none is known')

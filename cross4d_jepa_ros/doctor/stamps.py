@@ -19,6 +19,7 @@ TOLERANCE_NS = round(SYNC.tolerance_s * 1e9)
 GAP_STEPS = 1.5
 # Stamps so far behind the clock are late, and so far ahead of it are of another clock.
 LATE_NS, AHEAD_NS = 500_000_000, 20_000_000
+DAY_NS = 86_400_000_000_000
 # Offsets belong together where no step between them is longer, and count as one of several usual
 # ones where so large a share of the sweeps has them.
 TOGETHER_NS, USUAL_SHARE = 8_000_000, 0.2
@@ -45,6 +46,14 @@ class Stamps:
         """Median step between different stamps; 0 where there are not two."""
         steps = [b - a for a, b in pairwise(self.usable_ns) if b > a]
         return statistics.median(steps) if steps else 0.0
+
+    @property
+    def jitter_ns(self) -> float:
+        """How far 19 of 20 steps are from the median one, those over gaps left out."""
+        period_ns = self.period_ns
+        steps = [b - a for a, b in pairwise(self.usable_ns) if 0 < b - a <= GAP_STEPS * period_ns]
+        off = sorted(abs(step - period_ns) for step in steps)
+        return off[(len(off) * 19 - 1) // 20] if off else 0.0
 
     @property
     def delay_ns(self) -> float | None:
@@ -79,13 +88,14 @@ class Offsets:
         return round(statistics.median(self.near_ns) / 1e9, 3)
 
 
-def timing(topic: str, stamps: Stamps, clock: str) -> Finding:
+def timing(topic: str, stamps: Stamps, clock: str, *, paced: bool) -> Finding:
     """Judge the stamps of one topic.
 
     Args:
         topic: Its name.
         stamps: Not empty.
         clock: What `recorded_ns` is, for the sentence.
+        paced: Whether to speak of jitter and gaps; of a camera `matching` does.
 
     """
     count, period_ns = len(stamps.header_ns), stamps.period_ns
@@ -96,6 +106,8 @@ def timing(topic: str, stamps: Stamps, clock: str) -> Finding:
         return Finding(Level.ERROR, about, f'{text} sync.stamp_source: arrival')
     rate = f'{1e9 / period_ns:.1f} Hz' if period_ns else 'a single time'
     said, doubts = [f'{count} at {rate}'], []
+    if paced and period_ns:
+        said[0] += f', jitter {stamps.jitter_ns / _MS:.1f} ms'
     if zero:
         doubts.append(f'{zero} are zero: these sweeps or images match nothing')
     steps = [b - a for a, b in pairwise(stamp for stamp in stamps.header_ns if stamp > 0)]
@@ -106,18 +118,19 @@ def timing(topic: str, stamps: Stamps, clock: str) -> Finding:
         doubts.append(f'{len(back)} go back, by up to {far:.3f} s ({kind})')
     if same := sum(step == 0 for step in steps):
         doubts.append(f'{same} are the same as the one before: of such sweeps one is answered')
-    doubts += gaps(stamps)
+    doubts += gaps(stamps) if paced else []
     delay_ns = stamps.delay_ns
     if delay_ns is not None:
         side = 'behind' if delay_ns >= 0 else 'ahead of'
         if -AHEAD_NS <= delay_ns <= LATE_NS:
             said.append(f'{abs(delay_ns) / _MS:.0f} ms {side} the {clock}')
         else:
+            replayed = 'is it a recording that plays without --clock? Else ' * (delay_ns > DAY_NS)
             doubts.append(
-                f'{abs(delay_ns) / 1e9:.3f} s {side} the {clock}: let the driver stamp with the '
-                "host's clock (PTP, NTP), or set sync.stamp_source: arrival"
+                f'{abs(delay_ns) / 1e9:.3f} s {side} the {clock}: {replayed}let the driver stamp '
+                "with the host's clock (PTP, NTP), or set sync.stamp_source: arrival"
             )
-    return Finding(Level.WARN if doubts else Level.OK, about, '; '.join((*said, *doubts)))
+    return Finding(Level.WARN if doubts else Level.OK, about, '; '.join((*doubts, *said)))
 
 
 def gaps(stamps: Stamps) -> list[str]:
@@ -172,18 +185,23 @@ def matching(topic: str, sweeps: Stamps, images: Stamps, offsets: Offsets) -> Fi
         low, middle, high = _ms(
             (offsets.near_ns[0], statistics.median(offsets.near_ns), offsets.near_ns[-1])
         )
-        said.append(f'image less sweep {middle} ms ({low} .. {high})')
+        every = f'{low} .. {high}'
+        one = f'image minus sweep {middle} ms ({every})'
+        said.append(f'in all {every} ms' if offsets.groups else one)
+    if images.period_ns:
+        said.append(f'{1e9 / images.period_ns:.1f} Hz, jitter {images.jitter_ns / _MS:.1f} ms')
     for name, late_ns in (
         ('starts {} s after the sweeps', images.usable_ns[0] - first[0]),
         ('ends {} s before the sweeps', last[0] - images.usable_ns[-1]),
     ):
         if late_ns > TOLERANCE_NS + images.period_ns:
             doubts.append(f'it {name.format(f"{late_ns / 1e9:.2f}")}')
+    doubts += gaps(images)
     if offsets.groups:
         parts = ['{1} ms ({0} .. {2})'.format(*_ms(group)) for group in offsets.groups]
         doubts.append(
-            f'it is not triggered with the LiDAR: usually {" or ".join(parts)}, which '
-            'costs nothing but ego-motion has to be known (TF or odometry)'
+            f'image minus sweep is usually {" or ".join(parts)}: it is not triggered with the '
+            'LiDAR, which costs nothing where ego-motion is known (TF or odometry)'
         )
     if missing := offsets.sweeps - len(offsets.near_ns):
         within = f'within {SYNC.tolerance_s * 1e3:.0f} ms (sync.tolerance)'
@@ -199,7 +217,7 @@ def matching(topic: str, sweeps: Stamps, images: Stamps, offsets: Offsets) -> Fi
         )
     if not offsets.near_ns:
         return Finding(Level.ERROR, about, '; '.join(doubts))
-    return Finding(Level.WARN if doubts else Level.OK, about, '; '.join((*said, *doubts)))
+    return Finding(Level.WARN if doubts else Level.OK, about, '; '.join((*doubts, *said)))
 
 
 def _ms(values: Sequence[float]) -> list[str]:

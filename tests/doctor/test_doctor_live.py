@@ -7,15 +7,18 @@ import json
 import time
 from array import array
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from cross4d_jepa_ros.doctor import __main__ as doctor
+from cross4d_jepa_ros.doctor.graph import silence
+from cross4d_jepa_ros.ros.parameters import declare, read
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, Extrinsics, save_extrinsics
 from tests.bench import Bench, cloud, stamped
 
@@ -99,14 +102,9 @@ def test_live_topics_get_their_rate_qos_clock_and_command(
     assert f"points:={POINTS} 'images:=[{IMAGE}]'" in report['launch']
     assert (tmp_path / 'out/projection_camera.png').exists()
     with_file = ['--ros-args', '--params-file', str(tmp_path / 'out/perception.yaml')]
-    node = Node(
-        'reader',
-        context=bench.context,
-        use_global_arguments=False,
-        cli_args=with_file,
-        automatically_declare_parameters_from_overrides=True,
-    )
-    assert list(node.get_parameter('sync.offsets').value) == report['parameters']['sync.offsets']
+    node = Node('reader', context=bench.context, use_global_arguments=False, cli_args=with_file)
+    declare(node)
+    assert read(node).sync.offsets_s == tuple(report['parameters']['sync.offsets'])
     node.destroy_node()
 
 
@@ -114,7 +112,7 @@ def test_whoever_asks_for_reliable_is_named(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive(bench)
-    bench.probe.create_subscription(PointCloud2, POINTS, print, 5)
+    bench.probe.create_subscription(PointCloud2, POINTS, repr, 5)
     code, report = heard(bench, tmp_path, monkeypatch, '--reliability', 'reliable')
 
     assert code == 1
@@ -122,6 +120,24 @@ def test_whoever_asks_for_reliable_is_named(
     assert '/probe offers best_effort, /probe asks for reliable and gets nothing' in refused
     (own,) = sentences(report, f'topic {POINTS}', 'error')
     assert 'the node asks for reliable' in own
+
+
+def test_a_reliable_publisher_serves_whoever_asks_for_less(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.publishing(
+        {bench.probe.create_publisher(PointCloud2, POINTS, 5): lambda i: cloud(time.time_ns())}
+    )
+    bench.probe.create_subscription(PointCloud2, POINTS, repr, BEST_EFFORT)
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    bench.probe.create_subscription(PointCloud2, POINTS, repr, latched)
+    code, report = heard(bench, tmp_path, monkeypatch, '--reliability', 'best_effort')
+
+    assert code == 1
+    (points,) = sentences(report, f'topic {POINTS}', 'ok')
+    assert 'offers reliable' in points
+    (refused,) = sentences(report, f'QoS {POINTS}', 'error')
+    assert '/probe offers volatile, /probe asks for transient_local' in refused
 
 
 def test_a_silent_domain_is_an_answer(
@@ -132,4 +148,24 @@ def test_a_silent_domain_is_an_answer(
 
     assert code == 2
     assert not report
-    assert f'in domain {bench.domain}' in capsys.readouterr().out.replace('\n', ' ')
+    assert f'in domain {bench.domain}; ' in ' '.join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ('published', 'environment', 'words'),
+    [
+        (('/joints', '/rosout'), {}, ('there is only: /joints.', 'neither is set')),
+        ((), {}, ('no other node is seen', 'another ROS_DOMAIN_ID than 3', 'rmw_fastrtps_cpp')),
+        ((), {'ROS_LOCALHOST_ONLY': '1'}, ('here: ROS_LOCALHOST_ONLY=1', '--bag')),
+        ((), {'ROS_AUTOMATIC_DISCOVERY_RANGE': 'OFF'}, ('ROS_AUTOMATIC_DISCOVERY_RANGE=OFF',)),
+    ],
+)
+def test_silence_has_its_usual_causes(
+    published: tuple[str, ...], environment: dict[str, str], words: tuple[str, ...]
+) -> None:
+    node = SimpleNamespace(
+        get_topic_names_and_types=lambda: [(name, []) for name in (*published, '/asked_for')],
+        count_publishers=lambda name: int(name in published),
+    )
+    sentence = silence(node, 3, environment)
+    assert [word for word in words if word not in sentence] == []
