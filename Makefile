@@ -110,14 +110,24 @@ ROS_PYTHON := $(if $(ROS_DISTRO),$(PYTHON),$(BIN)/python)
 test-ros: $(if $(ROS_DISTRO),,$(VENV)/ready)
 	$(ROS_PYTHON) -m pytest -q -rs tests/full_ros tests/test_perception_node.py tests/test_named_causes.py
 
+# The lines of docs/install.md that need no apt, with the wheels in the place of an apt ROS; then the
+# node that they installed, started without their environment, and the tests as colcon runs them.
 test-colcon: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/$(ROS_LINE).txt \
 	  colcon-common-extensions
 	rm -rf out/colcon && mkdir -p out/colcon/src && git clone --quiet . out/colcon/src/cross4d_jepa_ros
 	cd out/colcon && $(abspath $(BIN))/python -m colcon list | grep 'ros.ament_python'
-	cd out/colcon && $(abspath $(BIN))/python -m colcon build
-	cd out/colcon && $(abspath $(BIN))/python -m colcon test --event-handlers console_direct+
-	cd out/colcon && $(abspath $(BIN))/python -m colcon test-result --verbose
+	{ sed -n '/^python3 -m venv/,/^source install/p' docs/install.md; \
+	  echo 'cd src/cross4d_jepa_ros'; \
+	  echo 'python3 -m tests.installed_node ../../install/cross4d_jepa_ros'; \
+	  echo 'cd ../..'; \
+	  echo 'python3 -m colcon test --event-handlers console_direct+'; \
+	  echo 'python3 -m colcon test-result --verbose'; } > out/colcon/recipe.sh
+	@# What setup.bash of an apt ROS sets.
+	export PATH="$(abspath $(BIN)):$$PATH" \
+	  PYTHONPATH="$$(echo $(abspath $(VENV))/lib/python3.*/site-packages)" \
+	  LD_LIBRARY_PATH="$$(echo $(abspath $(VENV))/lib $(abspath $(VENV))/lib/python3.*/site-packages/*.libs | tr ' ' :)" && \
+	  cd out/colcon && bash -ex recipe.sh
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

@@ -40,6 +40,7 @@ setup(
         'rosbags',
         'safetensors',
         'torch',
+        'zstandard',
     ],
     extras_require={
         'training': [
