@@ -112,8 +112,6 @@ test-ros: $(if $(ROS_DISTRO),,$(VENV)/ready)
 
 # The lines of docs/install.md that need no apt, with the wheels in the place of an apt ROS; then the
 # node that they installed, started without their environment, and the tests as colcon runs them.
-COLCON := PATH="$(abspath $(BIN)):$$PATH" \
-  PYTHONPATH="$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 test-colcon: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/$(ROS_LINE).txt \
 	  colcon-common-extensions
@@ -125,7 +123,11 @@ test-colcon: $(VENV)/ready
 	  echo 'cd ../..'; \
 	  echo 'python3 -m colcon test --event-handlers console_direct+'; \
 	  echo 'python3 -m colcon test-result --verbose'; } > out/colcon/recipe.sh
-	export $(COLCON) && cd out/colcon && bash -ex recipe.sh
+	@# What setup.bash of an apt ROS sets.
+	export PATH="$(abspath $(BIN)):$$PATH" \
+	  PYTHONPATH="$$(echo $(abspath $(VENV))/lib/python3.*/site-packages)" \
+	  LD_LIBRARY_PATH="$$(echo $(abspath $(VENV))/lib $(abspath $(VENV))/lib/python3.*/site-packages/*.libs | tr ' ' :)" && \
+	  cd out/colcon && bash -ex recipe.sh
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

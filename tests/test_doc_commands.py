@@ -57,12 +57,6 @@ def test_a_command_is_understood_and_run(
     assert family in {*RUN_BY, 'make', 'others'}, f'{path.name}: what runs {family}?'
 
 
-def test_the_environment_on_a_robot_gets_all_that_the_package_needs() -> None:
-    required = SETUP.partition('install_requires=')[2].partition(']')[0]
-    (command,) = {one for path, one in SHOWN if one.startswith('pip') and path.stem == 'README'}
-    assert set(re.findall(r"'([^']+)'", required)) <= set(command.split())
-
-
 @pytest.mark.parametrize('family', RUN_BY)
 def test_what_runs_a_command_is_there(family: str) -> None:
     by = RUN_BY[family]
@@ -124,7 +118,7 @@ def test_a_page_says_which_python_it_means(path: Path) -> None:
         'make demo BUG=drive',
         'make bench DEVICE=cuda --fast',
         'export FASTDDS_PROFILES=$(x)/config/fastdds_large_data.xml',
-        'pip install torchh',
+        'sudo apt remove python3',
         'python -m offline_training.pretrain x.yaml --index i --ot runs',
         'python -m offline_training.pretrain config/pretraining/none.yaml --index i --out runs',
         'python -m offline_training.index_bag drive --out out/index.parquet',
