@@ -84,9 +84,12 @@ demo-checkpoint: $(VENV)/ready
 	$(BIN)/python -m offline_training.train_segmentation config/training/demo.yaml config/demo.safetensors
 
 # SHUFFLE=7: modules, and the tests of each, in an order that the number decides.
+# Two at once, with one thread each; then those that want all cores for themselves.
+PYTEST = $(BIN)/python -m pytest -q $(if $(SHUFFLE),--random-order-bucket=module --random-order-seed=$(SHUFFLE))
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -q \
-	  $(if $(SHUFFLE),--random-order-bucket=module --random-order-seed=$(SHUFFLE))
+	@failed=0; \
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m 'not real_time' || failed=1; \
+	$(PYTEST) -m real_time || failed=1; exit $$failed
 
 # What make test tries of malformed messages and damaged files, TRIES times as much.
 TRIES ?= 10

@@ -57,6 +57,7 @@ setup(
             'mypy',
             'pytest',
             'pytest-random-order',
+            'pytest-xdist',
             'ruff',
             'types-PyYAML',
         ],
@@ -70,7 +71,7 @@ setup(
     entry_points={
         'console_scripts': [
             f'perception_node = {NAME}.perception_node:main',
-            f'replay_bag = {NAME}.replay_bag:main',
+            f'replay_bag = {NAME}.replay_bag.__main__:main',
             f'doctor = {NAME}.doctor.__main__:main',
         ],
     },

@@ -33,7 +33,7 @@ from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import read_contract
 from cross4d_jepa_ros.pictures import PICTURES, draw_answers
-from cross4d_jepa_ros.ros.transport import use_large_message_profile
+from cross4d_jepa_ros.ros.transport import use_large_message_profile, use_own_domain
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores, ids_by_name
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns, structured_view
 from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
@@ -64,8 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demo; returns the exit code."""
     arguments = _parser().parse_args(argv)
     use_large_message_profile()
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 99))
+    use_own_domain()
     console = Console()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name in ('report.json', *PICTURES.values()):

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from cross4d_jepa_ros.ledger import Drop
-from cross4d_jepa_ros.sensing.synchronisation import CameraStatistics, SyncConfig
+from cross4d_jepa_ros.sensing.image_history import CameraStatistics
+from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
 
 SILENT_AFTER_S = 2.5
 PAUSED_CLOCK_AFTER_S = 2.0

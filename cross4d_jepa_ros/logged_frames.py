@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from cross4d_jepa_ros.frame_log import CHECKSUM, VERSION, LoggedRun, Settings, checksum
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.sensing.cameras import CameraModel
-from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame, in_base
+from cross4d_jepa_ros.sensing.deskewing import in_base
+from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.images import decode_image
 from cross4d_jepa_ros.sensing.point_clouds import CloudConfig, CloudDecoder
 

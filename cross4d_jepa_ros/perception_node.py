@@ -10,22 +10,15 @@ the executor. Timers run on the steady clock, so that a paused /clock silences n
 
 from __future__ import annotations
 
-import contextlib
-import gc
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from geometry_msgs.msg import PointStamped
-from rclpy._rclpy_pybind11 import RCLError
 from rclpy.clock import Clock, ClockType, JumpThreshold
 from rclpy.duration import Duration
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.utilities import get_rmw_implementation_identifier
 
@@ -47,6 +40,7 @@ from cross4d_jepa_ros.ros.diagnostics import (
 )
 from cross4d_jepa_ros.ros.inputs import Inputs
 from cross4d_jepa_ros.ros.lifecycle import answer_illegal_requests, told
+from cross4d_jepa_ros.ros.node_process import run_node
 from cross4d_jepa_ros.ros.observing import Life, active_sections, observe
 from cross4d_jepa_ros.ros.outputs import Outputs, stage_names
 from cross4d_jepa_ros.ros.teaching import HOW, Teaching, TeachingSetup, default_file
@@ -374,47 +368,9 @@ class PerceptionNode(LifecycleNode):
         self._diagnostics.publish(seen.lifecycle, found, sections)
 
 
-def _shut_down() -> None:
-    # It asks and then does: the thread that handles signals may be faster.
-    with contextlib.suppress(RCLError):
-        rclpy.try_shutdown()
-
-
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit code."""
-    # rclpy hands signals on to these: like Ctrl-C, SIGTERM does not wait for a model to be loaded.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    rclpy.init(args=args)
-    try:
-        node = PerceptionNode()
-    except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
-        print(f'perception_node: {error}', file=sys.stderr)
-        _shut_down()
-        return 2
-    except (KeyboardInterrupt, Exception) as error:
-        # A signal ends the context, which lets whatever is being made at that moment fail.
-        if rclpy.ok() and not isinstance(error, KeyboardInterrupt):
-            raise
-        _shut_down()
-        return 0
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while rclpy.ok():
-            try:
-                executor.spin()
-            except (KeyboardInterrupt, ExternalShutdownException):
-                break
-            except Exception as error:
-                if rclpy.ok():
-                    node.get_logger().error(f'a callback failed: {error!r}')
-    finally:
-        node.close()
-        node.destroy_node()
-        _shut_down()
-        # Else the interpreter looks through all of PyTorch before it ends: a second on a busy CPU.
-        gc.freeze()
-    return 0
+    return run_node(PerceptionNode, 'perception_node', args)
 
 
 if __name__ == '__main__':

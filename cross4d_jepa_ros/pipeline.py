@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import enum
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cross4d_jepa_ros.compute import GpuStopwatch, Stopwatch, choose
+from cross4d_jepa_ros.compute import GpuStopwatch, Stopwatch, choose, keep_freed_memory
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint, network_sha256
 from cross4d_jepa_ros.model.heads import frame_embedding
 from cross4d_jepa_ros.model.live_memory import LiveMemory
@@ -23,12 +22,10 @@ from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import Sweep
+from cross4d_jepa_ros.sensing.point_colours import sample_colours
 from cross4d_jepa_ros.sensing.poses import invert, transform_points
 
 WARM_UP_POINTS = 131072
-# Parameters of mallopt(3): mmap threshold (the most that glibc allows), trim threshold, arenas.
-# Only the main arena keeps what is freed; those of other threads fault their heaps in again.
-MALLOC_TUNING = {-3: 32 << 20, -1: 256 << 20, -8: 1}
 
 
 class Output(enum.Flag):
@@ -339,53 +336,6 @@ class Pipeline:
             capped_tokens=patches.capped_tokens,
             stage_ms=dict.fromkeys(self.STAGES, 0.0) | watch.read_ms(),
         )
-
-
-@np.errstate(invalid='ignore', over='ignore')
-def sample_colours(
-    xyz_base: NDArray[np.float32], views: tuple[CameraView, ...]
-) -> NDArray[np.float32]:
-    """Look up the colour of each point in the first image that sees it.
-
-    Args:
-        xyz_base: (N, 3) base frame, m; no image sees those that are not finite.
-        views: Each image has the size that its camera says.
-
-    Returns:
-        (N, 4): red, green, blue in [0, 1] and 1, or four zeros where no image sees the point.
-
-    Raises:
-        ValueError: An image has another size or type.
-
-    """
-    colours = np.zeros((len(xyz_base), 4), dtype=np.float32)
-    for view in views:
-        camera, image = view.camera, view.image
-        if image.shape != (camera.height, camera.width, 3) or image.dtype != np.uint8:
-            msg = (
-                f'image of camera {view.camera_index} is {image.shape} {image.dtype}, its '
-                f'calibration says ({camera.height}, {camera.width}, 3) uint8'
-            )
-            raise ValueError(msg)
-        xyz_camera = transform_points(view.camera_from_base, xyz_base)
-        # Half the points lie behind a camera; dropping them early halves the projection.
-        ahead = np.flatnonzero((xyz_camera[:, 2] > 0) & (colours[:, 3] == 0))
-        uv, inside = camera.project(xyz_camera[ahead])
-        pixel = np.floor(uv[inside] + 0.5).astype(np.int64)
-        column = pixel[:, 0].clip(0, camera.width - 1)
-        row = pixel[:, 1].clip(0, camera.height - 1)
-        lit = ahead[inside]
-        colours[lit, :3] = image[row, column] / np.float32(255)
-        colours[lit, 3] = 1
-    return colours
-
-
-def keep_freed_memory() -> None:
-    """Have this process keep what it frees; see `Pipeline`. For good, and only under glibc."""
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-    if mallopt is not None:
-        for parameter, value in MALLOC_TUNING.items():
-            mallopt(parameter, value)
 
 
 def _warm_up_frame(range_m: float, stamp_ns: int) -> SensorFrame:

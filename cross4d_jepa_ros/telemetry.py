@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 
 from cross4d_jepa_ros.ledger import Counts, Drop
-from cross4d_jepa_ros.sensing.synchronisation import CameraStatistics, SyncStatistics
+from cross4d_jepa_ros.sensing.image_history import CameraStatistics
+from cross4d_jepa_ros.sensing.synchronisation import SyncStatistics
 
 RECENT_S = 5.0
 KEPT_SWEEPS = 4096

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from cross4d_jepa_ros.bag_frames import truth_class_names
 from cross4d_jepa_ros.bags import Bag
-from cross4d_jepa_ros.pipeline import sample_colours
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
 from cross4d_jepa_ros.sensing.frames import CameraView
+from cross4d_jepa_ros.sensing.point_colours import sample_colours
 from offline_training.label_map import BadLabels, LabelMap
 from offline_training.labelled_sweeps import FORMAT, LabelledSweep, SweepFiles, write_sweeps
 from offline_training.logs.kitti_folder import LABELS, is_kitti

@@ -25,8 +25,8 @@ from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames, truth_class_names, 
 from cross4d_jepa_ros.bag_setup import IMAGE_TYPES, UnfitBag, settle
 from cross4d_jepa_ros.bags import Bag
 from cross4d_jepa_ros.files import write_atomically
-from cross4d_jepa_ros.pipeline import sample_colours
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
+from cross4d_jepa_ros.sensing.point_colours import sample_colours
 from offline_training.checked_tensors import Damaged, checked, read_about
 
 # Part of the files' names: raised by every change of what they hold.

@@ -32,11 +32,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
+from cross4d_jepa_ros.compute import keep_freed_memory
 from cross4d_jepa_ros.files import one_writer, write_atomically
 from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig
 from cross4d_jepa_ros.model.tokenizer import input_features
-from cross4d_jepa_ros.pipeline import keep_freed_memory
 from offline_training.logs.table import Index
 from offline_training.objectives.window import Window
 from offline_training.optimisation import deterministic

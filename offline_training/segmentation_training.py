@@ -16,13 +16,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cross4d_jepa_ros.compute import keep_freed_memory
 from cross4d_jepa_ros.files import one_writer
 from cross4d_jepa_ros.model.checkpoint import Checkpoint, Contract, load_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, Segmentation, load_model_config
 from cross4d_jepa_ros.model.network import Network
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.model.tokenizer import input_features
-from cross4d_jepa_ros.pipeline import keep_freed_memory
 from cross4d_jepa_ros.segmentation_scores import SegmentationScores
 from cross4d_jepa_ros.shared_files import shared_file
 from offline_training.frozen_head import HeadTraining, learn_head

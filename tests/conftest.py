@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,28 @@ settings.load_profile('project')
 
 from tests.bench import Bench  # noqa: E402 - Fast DDS reads the profile when rclpy loads
 from tests.leaks import State  # noqa: E402
+from tests.tries import TRIED  # noqa: E402
 
 _lent = count()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand over what this process has tried, where another one sums up."""
+    if hasattr(session.config, 'workeroutput'):
+        session.config.workeroutput['tried'] = dict(TRIED)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Add what a process has tried."""
+    TRIED.update(getattr(node, 'workeroutput', {}).get('tried', {}))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say how many malformed messages were tried."""
+    if TRIED:
+        each = ', '.join(f'{kind} {count}' for kind, count in sorted(TRIED.items()))
+        terminalreporter.write_line(f'{TRIED.total()} malformed messages tried: {each}')
 
 
 @pytest.fixture(autouse=True, scope='module')

@@ -22,7 +22,8 @@ from cross4d_jepa_ros.logged_frames import BadFrameLog, read_log, rebuilt
 from cross4d_jepa_ros.model.prototypes import Prototypes
 from cross4d_jepa_ros.pipeline import Perception
 from cross4d_jepa_ros.sensing.cameras import CameraModel
-from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame, in_base
+from cross4d_jepa_ros.sensing.deskewing import in_base
+from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.images import decode_image
 from cross4d_jepa_ros.sensing.point_clouds import CloudConfig, CloudDecoder
 from offline_training import evaluate

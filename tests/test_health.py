@@ -9,7 +9,8 @@ import pytest
 
 from cross4d_jepa_ros.health import ClockState, InputState, Level, Observation, findings
 from cross4d_jepa_ros.ledger import Drop
-from cross4d_jepa_ros.sensing.synchronisation import CameraStatistics, SyncConfig
+from cross4d_jepa_ros.sensing.image_history import CameraStatistics
+from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
 
 CAMERA = CameraStatistics(
     received=50,

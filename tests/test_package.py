@@ -90,6 +90,14 @@ def test_the_package_never_imports_the_workstation_side() -> None:
         assert 'from offline_training' not in path.read_text(), path
 
 
+@pytest.mark.parametrize('package', ['cross4d_jepa_ros', 'offline_training', 'launch'])
+def test_one_room_alone_knows_the_libraries_of_recordings(package: str) -> None:
+    room = ROOT / 'cross4d_jepa_ros' / 'bags'
+    for path in (ROOT / package).rglob('*.py'):
+        found = re.search(r'^\s*(?:import|from) (?:rosbags|mcap)\b', path.read_text(), re.M)
+        assert not found or path.is_relative_to(room), path
+
+
 @pytest.mark.parametrize('package', ['cross4d_jepa_ros', 'offline_training'])
 @pytest.mark.parametrize('chosen', ['', '77'])
 def test_waiting_threads_spin_shortly_unless_told_otherwise(package: str, chosen: str) -> None:

@@ -20,10 +20,11 @@ from cross4d_jepa_ros.model.checkpoint import (
 from cross4d_jepa_ros.model.config import BadConfig
 from cross4d_jepa_ros.model.network import Network, SweepInput
 from cross4d_jepa_ros.model.prototypes import Prototypes
-from cross4d_jepa_ros.pipeline import Output, Perception, Pipeline, sample_colours
+from cross4d_jepa_ros.pipeline import Output, Perception, Pipeline
 from cross4d_jepa_ros.sensing.cameras import CameraModel
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.point_clouds import Sweep
+from cross4d_jepa_ros.sensing.point_colours import sample_colours
 from tests.checkpoints import MEMORY, SHIPPED, fresh_checkpoint
 
 # Looks along the base frame's x axis from 1 m above the ground.

@@ -67,6 +67,7 @@ def received(bench: Bench) -> int:
     return int(bench.sections.get('points', (0, '', {}))[2].get('received', 0))
 
 
+@pytest.mark.real_time
 def test_every_large_best_effort_cloud_arrives_with_the_profile(bench: Bench) -> None:
     with (
         process(bench.domain, *NODE, '-p', 'cameras:=0'),
@@ -221,6 +222,7 @@ def demo(domain: int, out: Path, *arguments: str) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.real_time
 def test_demo_leaves_its_report_and_pictures(ros_domain: int, tmp_path: Path) -> None:
     sweeps = write_street_bag(tmp_path / 'street', 3, 2.0, beams=16, columns=300)
     out = tmp_path / 'out'

@@ -27,9 +27,10 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
-from cross4d_jepa_ros import replay_bag
 from cross4d_jepa_ros.bag_transforms import OdometryBridge
 from cross4d_jepa_ros.bags import Bag, BagWriter, message_class
+from cross4d_jepa_ros.replay_bag import __main__ as replay_bag
+from cross4d_jepa_ros.replay_bag import publishers
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
 
 START_NS = 1_600_000_000_000_000_000
@@ -139,7 +140,7 @@ class Listener:
 def replay(ros_domain, monkeypatch, tmp_path):
     """Run the command in this process; returns its exit code and report."""
     monkeypatch.setenv('ROS_DOMAIN_ID', str(ros_domain))
-    monkeypatch.setattr(replay_bag, 'DRAIN_S', 0.1)
+    monkeypatch.setattr(publishers, 'DRAIN_S', 0.1)
 
     def run(*arguments) -> tuple[int, dict]:
         report = tmp_path / 'report' / 'replay.json'

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cross4d_jepa_ros import replay_bag
+from cross4d_jepa_ros.ros.message_types import message_type
 from tests import audit
 from tests.forbidden_calls import forbidden
 
@@ -29,7 +29,7 @@ EXCEPTIONS = {
     # Its file is refused unless its sha256 is the pinned one: test_lite0.py.
     'offline_training/teachers/lite0.py': [],
     # The names that may be imported are those of messages: below.
-    'cross4d_jepa_ros/replay_bag.py': ['importlib.import_module'],
+    'cross4d_jepa_ros/ros/message_types.py': ['importlib.import_module'],
     # Of offline_training only, and named by config/results.yaml.
     'offline_training/results/commands.py': ['importlib.import_module'],
     # All other YAML is read by it, within its limits: test_reading.py.
@@ -140,7 +140,7 @@ def test_a_recording_cannot_have_modules_run_by_calling_its_types_after_them(
     (tmp_path / 'planted').mkdir()
     (tmp_path / 'planted' / '__init__.py').write_text(f'open({str(run)!r}, "w")')
     with pytest.raises(ImportError, match='is not installed here'):
-        replay_bag.message_type(name)
+        message_type(name)
     # A package of that very name is what Python is told to import: there it is up to the path.
     assert run.exists() == (name == 'planted/msg/Name')
 

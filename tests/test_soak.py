@@ -196,6 +196,7 @@ def test_each_promise_can_be_broken(promise: str) -> None:
     ]
 
 
+@pytest.mark.real_time
 def test_two_bad_minutes(ros_domain: int, tmp_path: Path) -> None:
     environment = {**os.environ, 'ROS_DOMAIN_ID': str(ros_domain), 'PYTHONPATH': str(ROOT)}
     command = [sys.executable, '-m', 'cross4d_jepa_ros.soak', '--minutes', '2', '--seed', '7']

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+
+# Malformed messages that this process has tried, by kind; each test asserts its own share.
+TRIED: Counter[str] = Counter()
 
 
 def tries(usual: int) -> int:

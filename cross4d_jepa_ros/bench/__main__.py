@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import re
 import shutil
@@ -52,7 +51,7 @@ from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint, read_contract
 from cross4d_jepa_ros.pipeline import Pipeline
-from cross4d_jepa_ros.ros.transport import use_large_message_profile
+from cross4d_jepa_ros.ros.transport import use_large_message_profile, use_own_domain
 from cross4d_jepa_ros.shared_files import DEMO_CHECKPOINT, shared_file
 
 POINTS = (16384, 32768, 65536, 131072)
@@ -270,8 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = _parser().parse_args(argv)
     use_large_message_profile()
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 99))
+    use_own_domain()
     console = Console()
     file = arguments.out / 'report.json'
     try:

@@ -20,7 +20,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, PointCloud2, PointField
 
 from cross4d_jepa_ros.bag_setup import BagSetup, readable
 from cross4d_jepa_ros.bags import Bag, moving_transforms, note, static_transforms
-from cross4d_jepa_ros.replay_bag import message_type
+from cross4d_jepa_ros.ros.message_types import message_type
 from cross4d_jepa_ros.sensing.extrinsics import load_extrinsics
 from cross4d_jepa_ros.sensing.frames import BODY_FROM_OPTICAL, FrameAssembler, FrameConfig
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns

@@ -18,7 +18,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from cross4d_jepa_ros.bags import BadBag, BagWriter
 from cross4d_jepa_ros.doctor.recording import INPUT_TYPES
 from cross4d_jepa_ros.health import Finding, Level, best_effort_refused
-from cross4d_jepa_ros.replay_bag import message_type
+from cross4d_jepa_ros.ros.message_types import message_type
 
 DISCOVERY_S = 5.0
 POLL_S = 0.2

@@ -14,7 +14,7 @@ from cross4d_jepa_ros.ledger import Counts
 from cross4d_jepa_ros.pipeline import Pipeline
 from cross4d_jepa_ros.ros.teaching import HOW, summary
 from cross4d_jepa_ros.sensing.frames import FrameAssembler
-from cross4d_jepa_ros.sensing.synchronisation import CameraStatistics
+from cross4d_jepa_ros.sensing.image_history import CameraStatistics
 from cross4d_jepa_ros.telemetry import Telemetry
 
 LOG_EVERY_S = 5.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Fast DDS profile that lets multi-megabyte clouds through, and whether this process has it.
+"""The Fast DDS profile that lets multi-megabyte clouds through, and domains nobody else is in.
 
 Default Fast DDS gives a participant a 512 KB shared-memory segment; larger best-effort samples
 vanish without a word. The shipped profile raises it to 64 MB. Both sides must load it.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,8 @@ from cross4d_jepa_ros.shared_files import shared_file
 
 PROFILE = 'config/fastdds_large_data.xml'
 LARGE_SEGMENT_BYTES = 8 * 1024 * 1024
+# Those whose ports lie above Linux's ephemeral ones, which anybody may be given.
+OWN_DOMAINS = range(215, 233)
 
 
 def profile_variable() -> str:
@@ -32,6 +35,29 @@ def profile_variable() -> str:
 def use_large_message_profile() -> None:
     """Point Fast DDS at the shipped profile unless the user chose one. Call before rclpy starts."""
     os.environ.setdefault(profile_variable(), str(shared_file(PROFILE)))
+
+
+def use_own_domain() -> None:
+    """Keep this process and its children on this machine, in a domain that nobody else is in.
+
+    A foreign node of the same name would be taken for the one that was started. A domain that the
+    user chose stays. Call before rclpy starts.
+    """
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    start = os.getpid() % len(OWN_DOMAINS)
+    domains = (*OWN_DOMAINS[start:], *OWN_DOMAINS[:start])
+    free = next((domain for domain in domains if not _in_use(domain)), domains[0])
+    os.environ.setdefault('ROS_DOMAIN_ID', str(free))
+
+
+def _in_use(domain: int) -> bool:
+    """Whether somebody has the port that the first participant of a domain takes."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first:
+        try:
+            first.bind(('', 7410 + 250 * domain))
+        except OSError:
+            return True
+    return False
 
 
 def missing_profile(rmw: str, environment: Mapping[str, str] = os.environ) -> str | None:

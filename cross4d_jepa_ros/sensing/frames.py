@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.sensing.cameras import BadCalibration, CameraModel
+from cross4d_jepa_ros.sensing.deskewing import DESKEW_KNOTS, in_base
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, Extrinsics
 from cross4d_jepa_ros.sensing.ground import estimate_ground_z
 from cross4d_jepa_ros.sensing.images import MalformedImage, decode_image
@@ -27,7 +28,6 @@ from cross4d_jepa_ros.sensing.poses import invert, transform_points
 from cross4d_jepa_ros.sensing.transforms import TransformBuffer, TransformError
 
 FIXED_FRAMES = ('odom', 'map', 'world')
-DESKEW_KNOTS = 17
 GROUND_SWEEPS = 10
 # REP-103: an optical frame looks along z with x to the right; bodies look along x with z up.
 BODY_FROM_OPTICAL = np.array(
@@ -78,8 +78,8 @@ class SensorFrame:
             the gravity-aligned base frame with the ground near z = 0.
         base_from_sensor: (4, 4), the shift to the ground included.
         fixed_from_base: (4, 4) pose at `stamp_ns`; None without ego-motion.
-        stamp_from_knot: (K, 3, 4) how the motion was undone (see `deskewed`); None where it
-            was not.
+        stamp_from_knot: (K, 3, 4) how the motion was undone (see `deskewed` in `deskewing.py`);
+            None where it was not.
 
     """
 
@@ -90,58 +90,6 @@ class SensorFrame:
     fixed_from_base: NDArray[np.float64] | None
     views: tuple[CameraView, ...]
     stamp_from_knot: NDArray[np.float32] | None = None
-
-
-def deskewed(
-    xyz: NDArray[np.float32],
-    time_offset_ns: NDArray[np.int64],
-    stamp_from_knot: NDArray[np.float32],
-) -> NDArray[np.float32]:
-    """Move every point from its own time to the sweep's stamp.
-
-    Args:
-        xyz: (N, 3) m, base frame at each point's own time.
-        time_offset_ns: (N,) that time less the stamp.
-        stamp_from_knot: (K, 3, 4) from the base frame at K even times, from the first point's to
-            the last's, to the base frame at the stamp; linear in between.
-
-    Returns:
-        (N, 3) m, base frame at the stamp.
-
-    """
-    first, last = int(time_offset_ns.min()), int(time_offset_ns.max())
-    knots = len(stamp_from_knot)
-    place = (time_offset_ns - first) * ((knots - 1) / max(1, last - first))
-    knot = np.minimum(place.astype(np.int64), knots - 2)
-    weight = (place - knot).astype(np.float32)[:, None, None]
-    point_motion = stamp_from_knot[knot]
-    point_motion += weight * (stamp_from_knot[knot + 1] - point_motion)
-    moved: NDArray[np.float32] = (
-        np.einsum('nij,nj->ni', point_motion[:, :, :3], xyz) + point_motion[:, :, 3]
-    )
-    return moved
-
-
-def in_base(
-    sweep: Sweep,
-    base_from_sensor: NDArray[np.float64],
-    stamp_from_knot: NDArray[np.float32] | None,
-) -> NDArray[np.float32]:
-    """Bring the points of a sweep into the base frame at its stamp.
-
-    Args:
-        sweep: N points.
-        base_from_sensor: (4, 4).
-        stamp_from_knot: As of `deskewed`; None to take the points as if taken at once.
-
-    Returns:
-        (N, 3) m.
-
-    """
-    xyz = transform_points(base_from_sensor, sweep.xyz)
-    if sweep.time_offset_ns is None or stamp_from_knot is None:
-        return xyz
-    return deskewed(xyz, sweep.time_offset_ns, stamp_from_knot)
 
 
 class FrameAssembler:

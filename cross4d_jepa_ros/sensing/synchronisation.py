@@ -6,9 +6,7 @@ Anchored on the sweep: every sweep goes out once, with `None` for cameras that h
 
 from __future__ import annotations
 
-import bisect
 import math
-import statistics
 import threading
 import time
 from collections import deque
@@ -17,19 +15,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from cross4d_jepa_ros.sensing.image_history import (
+    Arrival,
+    CameraStatistics,
+    ImageHistory,
+    StampedImage,
+)
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns as header_stamp_ns
 
 _SECOND_NS = 1_000_000_000
 _JUMP_AHEAD_NS = 10 * _SECOND_NS
-_BUFFER_SPAN_NS = 5 * _SECOND_NS // 2
-_BUFFER_IMAGES = 64
-_DEAD_AFTER_SWEEPS = 5
-_DEAD_AFTER_PERIODS = 5
-_DEAD_AFTER_NS = _SECOND_NS
-_UNSEEN_AFTER_NS = 2 * _SECOND_NS
 _RISING_STEPS_BACK = 3
-_PERIOD_SAMPLES = 10
-_OFFSETS_KEPT = 4096
 
 _Event = Callable[[], Any]
 
@@ -70,39 +66,6 @@ class SyncConfig:
 
 
 @dataclass(frozen=True)
-class CameraStatistics:
-    """What one camera has delivered so far; times in ns, counters since construction.
-
-    `last_arrival_steady_ns`, `period_ns`, `arrival_lag_ns` and `dead` start afresh at `clear`.
-
-    Args:
-        received: Images that arrived.
-        matched: Sweeps that went out with an image of this camera.
-        missing: Stamped sweeps that went out without one.
-        zero_stamped: Images that could not be used because their stamp is zero or negative.
-        last_arrival_steady_ns: Steady time of the last arrival, None if there was none.
-        period_ns: Median stamp difference of recent images, None while unknown.
-        offsets_ns: Image stamp minus sweep stamp of the last matches, at most 4096.
-        nearest_offset_ns: For the last sweep without an image of this camera, stamp of the nearest
-            image minus stamp of the sweep; None if there was no image at all.
-        arrival_lag_ns: Median over recent images of their steady arrival minus that of the sweep
-            with the nearest stamp: tells images that come late from images that are stamped late.
-        dead: The camera is not waited for.
-    """
-
-    received: int
-    matched: int
-    missing: int
-    zero_stamped: int
-    last_arrival_steady_ns: int | None
-    period_ns: int | None
-    offsets_ns: tuple[int, ...]
-    nearest_offset_ns: int | None
-    arrival_lag_ns: int | None
-    dead: bool
-
-
-@dataclass(frozen=True)
 class SyncStatistics:
     """Counters since construction: accepted sweeps (zero-stamped ones included) and resets."""
 
@@ -119,160 +82,10 @@ class Filter(Protocol):
         """Calls `cb(message, *args)` for every message."""
 
 
-class _Image(NamedTuple):
-    stamp_ns: int
-    message: Any
-
-
-class _Arrival(NamedTuple):
-    stamp_ns: int
-    steady_ns: int
-
-
 class _Waiting(NamedTuple):
     stamp_ns: int
     message: Any
     deadline_steady_ns: int
-
-
-def _stamp(image: _Image | _Arrival) -> int:
-    return image.stamp_ns
-
-
-def _median(values: deque[int]) -> int | None:
-    return int(statistics.median(values)) if len(values) >= 2 else None
-
-
-class _Camera:
-    """Images and history of one camera, in stamp order. Not thread-safe."""
-
-    def __init__(self, offset_ns: int) -> None:
-        self.offset_ns = offset_ns
-        self.received = self.matched = self.missing = self.zero_stamped = 0
-        self.offsets_ns: deque[int] = deque(maxlen=_OFFSETS_KEPT)
-        self.nearest_offset_ns: int | None = None
-        self.forget()
-
-    def forget(self) -> None:
-        self.images: list[_Image] = []
-        self.arrivals: deque[_Arrival] = deque(maxlen=_PERIOD_SAMPLES)
-        self.stamp_steps_ns: deque[int] = deque(maxlen=_PERIOD_SAMPLES)
-        self.arrival_steps_ns: deque[int] = deque(maxlen=_PERIOD_SAMPLES)
-        self.sweeps_since_image = 0
-        self.missed_since_steady_ns: int | None = None
-        self.last_arrival_steady_ns: int | None = None
-
-    @property
-    def newest_ns(self) -> int | None:
-        return self.images[-1].stamp_ns if self.images else None
-
-    def insert(self, image: _Image, steady_ns: int) -> None:
-        newest_ns = self.newest_ns
-        if newest_ns is not None and image.stamp_ns > newest_ns:
-            self.stamp_steps_ns.append(image.stamp_ns - newest_ns)
-        if self.arrivals:
-            self.arrival_steps_ns.append(steady_ns - self.arrivals[-1].steady_ns)
-        self.arrivals.append(_Arrival(image.stamp_ns, steady_ns))
-        self.sweeps_since_image = 0
-        self.missed_since_steady_ns = None
-        at = bisect.bisect_left(self.images, image.stamp_ns, key=_stamp)
-        duplicate = at < len(self.images) and self.images[at].stamp_ns == image.stamp_ns
-        self.images[at : at + duplicate] = [image]
-
-    def trim(self) -> None:
-        if self.images:
-            oldest_ns = self.images[-1].stamp_ns - _BUFFER_SPAN_NS
-            first = bisect.bisect_left(self.images, oldest_ns, key=_stamp)
-            del self.images[: max(first, len(self.images) - _BUFFER_IMAGES)]
-
-    def nearest(self, target_ns: int) -> _Image | None:
-        at = bisect.bisect_left(self.images, target_ns, key=_stamp)
-        around = self.images[max(at - 1, 0) : at + 1]
-        return min(around, key=lambda image: abs(image.stamp_ns - target_ns), default=None)
-
-    def dead(self, sweep_ns: int | None, steady_ns: int) -> bool:
-        """Whether waiting is pointless: nothing came for 5 sweeps, or for 1 s and 5 periods.
-
-        A camera without a known period, which may only be starting, gets 2 s beyond its 5 sweeps.
-        Periods are compared in stamps and on the steady clock, so that a slow camera and a slowed
-        or hurried replay are told from silence.
-        """
-        period_ns = _median(self.stamp_steps_ns)
-        if self.sweeps_since_image >= _DEAD_AFTER_SWEEPS:
-            newest_ns = self.newest_ns
-            if period_ns is None or newest_ns is None or sweep_ns is None:
-                since_ns = self.missed_since_steady_ns
-                return since_ns is not None and steady_ns - since_ns > _UNSEEN_AFTER_NS
-            if sweep_ns + self.offset_ns - newest_ns > _DEAD_AFTER_PERIODS * period_ns:
-                return True
-        if not self.arrivals:
-            return False
-        slowest_ns = max(period_ns or 0, _median(self.arrival_steps_ns) or 0)
-        silence_ns = steady_ns - self.arrivals[-1].steady_ns
-        return silence_ns > max(_DEAD_AFTER_NS, _DEAD_AFTER_PERIODS * slowest_ns)
-
-    def settled(self, sweep_ns: int, tolerance_ns: int, steady_ns: int) -> bool:
-        """Whether no better image for this sweep is worth waiting for."""
-        if self.missed_since_steady_ns is None:
-            self.missed_since_steady_ns = steady_ns
-        if self.dead(sweep_ns, steady_ns):
-            return True
-        newest_ns = self.newest_ns
-        if newest_ns is None:
-            return False
-        best_ns = sweep_ns + self.offset_ns - newest_ns
-        if best_ns <= 0:
-            return True
-        period_ns = _median(self.stamp_steps_ns)
-        if period_ns is None:
-            return False
-        # The next image may come a quarter of a period early.
-        next_ns = period_ns * 3 // 4 - best_ns
-        return next_ns >= min(best_ns, tolerance_ns + 1)
-
-    def take(self, sweep_ns: int, tolerance_ns: int, max_backward_ns: int) -> Any | None:
-        """The message for this sweep, or None; forgets what no later sweep can use."""
-        self.sweeps_since_image += 1
-        target_ns = sweep_ns + self.offset_ns
-        image = self.nearest(target_ns)
-        if image is None or abs(image.stamp_ns - target_ns) > tolerance_ns:
-            self.missing += 1
-            self.nearest_offset_ns = None if image is None else image.stamp_ns - sweep_ns
-            message = None
-        else:
-            self.matched += 1
-            self.offsets_ns.append(image.stamp_ns - sweep_ns)
-            message = image.message
-        # Images far behind the sweep may be of the next pass of a looping bag: they stay.
-        if self.images and self.images[-1].stamp_ns >= target_ns - max_backward_ns:
-            useless = bisect.bisect_left(self.images, target_ns - tolerance_ns, key=_stamp)
-            del self.images[: min(useless, len(self.images) - 1)]
-        return message
-
-    def arrival_lag_ns(self, sweeps: list[_Arrival]) -> int | None:
-        lags: deque[int] = deque()
-        for stamp_ns, steady_ns in self.arrivals:
-            matching_ns = stamp_ns - self.offset_ns
-            if sweeps and sweeps[0].stamp_ns <= matching_ns <= sweeps[-1].stamp_ns:
-                nearest = min(sweeps, key=lambda sweep: abs(sweep.stamp_ns - matching_ns))
-                lags.append(steady_ns - nearest.steady_ns)
-        return int(statistics.median(lags)) if lags else None
-
-    def snapshot(
-        self, sweep_ns: int | None, sweeps: list[_Arrival], steady_ns: int
-    ) -> CameraStatistics:
-        return CameraStatistics(
-            received=self.received,
-            matched=self.matched,
-            missing=self.missing,
-            zero_stamped=self.zero_stamped,
-            last_arrival_steady_ns=self.last_arrival_steady_ns,
-            period_ns=_median(self.stamp_steps_ns),
-            offsets_ns=tuple(self.offsets_ns),
-            nearest_offset_ns=self.nearest_offset_ns,
-            arrival_lag_ns=self.arrival_lag_ns(sweeps),
-            dead=self.dead(sweep_ns, steady_ns),
-        )
 
 
 class SweepSynchroniser:
@@ -317,12 +130,12 @@ class SweepSynchroniser:
         self._max_backward_ns = round(config.max_backward_s * _SECOND_NS)
         self._lock = threading.Lock()
         self._callbacks: list[tuple[Callable[..., Any], tuple[Any, ...]]] = []
-        self._cameras = [_Camera(round(offset * _SECOND_NS)) for offset in config.offsets_s]
+        self._cameras = [ImageHistory(round(offset * _SECOND_NS)) for offset in config.offsets_s]
         self._sweeps = self._zero_stamped_sweeps = self._resets = 0
         self._waiting: _Waiting | None = None
         self._last_ns: int | None = None
         self._steps_back_ns: list[int] = []
-        self._recent_sweeps: deque[_Arrival] = deque(maxlen=32)
+        self._recent_sweeps: deque[Arrival] = deque(maxlen=32)
 
     def connectInput(self, *filters: Filter) -> None:
         """Takes the sweeps from `filters[0]` and the images of camera i from `filters[1 + i]`.
@@ -362,7 +175,7 @@ class SweepSynchroniser:
         steady_ns = self._steady_ns()
         stamp_ns = steady_ns if self._by_arrival else header_stamp_ns(msg)
         with self._lock:
-            events = self._store(self._cameras[camera], _Image(stamp_ns, msg), steady_ns)
+            events = self._store(self._cameras[camera], StampedImage(stamp_ns, msg), steady_ns)
         self._run(events)
 
     def poll(self) -> None:
@@ -438,7 +251,7 @@ class SweepSynchroniser:
         self._sweeps += 1
         self._last_ns = stamp_ns
         self._steps_back_ns = []
-        self._recent_sweeps.append(_Arrival(stamp_ns, steady_ns))
+        self._recent_sweeps.append(Arrival(stamp_ns, steady_ns))
         self._waiting = _Waiting(stamp_ns, msg, steady_ns + self._timeout_ns)
         return events + self._release_if_settled(steady_ns)
 
@@ -472,7 +285,7 @@ class SweepSynchroniser:
             if abs(newest_ns - self._last_ns) <= abs(newest_ns - sweep_ns):
                 camera.images.clear()
 
-    def _store(self, camera: _Camera, image: _Image, steady_ns: int) -> list[_Event]:
+    def _store(self, camera: ImageHistory, image: StampedImage, steady_ns: int) -> list[_Event]:
         camera.received += 1
         camera.last_arrival_steady_ns = steady_ns
         if image.stamp_ns <= 0 and not self._by_arrival:

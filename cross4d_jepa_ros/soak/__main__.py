@@ -26,9 +26,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cross4d_jepa_ros.files import write_atomically
 from cross4d_jepa_ros.machine_load import OthersShare, own_pids
-from cross4d_jepa_ros.ros.transport import use_large_message_profile
+from cross4d_jepa_ros.ros.transport import use_large_message_profile, use_own_domain
 from cross4d_jepa_ros.soak.conductor import Conductor
-from cross4d_jepa_ros.soak.processes import fresh_domain
 from cross4d_jepa_ros.soak.report import crashes, draw, memory, show, summed, untried, verdicts
 from cross4d_jepa_ros.soak.stage import WATCHED, Stage
 from cross4d_jepa_ros.soak.watch import Watch, wrong_answers
@@ -44,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--out', type=Path, default=Path('out/soak'))
     arguments = parser.parse_args(argv)
     use_large_message_profile()
-    fresh_domain()
+    use_own_domain()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for old in chain.from_iterable(map(arguments.out.glob, OLD)):
         old.unlink(missing_ok=True)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -157,16 +156,6 @@ class SensorProcess(Process):
             else:
                 first = First(event['at_ns'], event['stamp_ns'])
                 self.firsts |= {(number, event['topic']): first for number in event['numbers']}
-
-
-def fresh_domain() -> None:
-    """Keep this process and its children on this machine, in a domain of their own.
-
-    One above Linux's ephemeral ports: those below are other people's, and a foreign node of the
-    same name would be taken for the one under test.
-    """
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.setdefault('ROS_DOMAIN_ID', str(215 + os.getpid() % 18))
 
 
 def seconds_since(at_ns: int) -> float:

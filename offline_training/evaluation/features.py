@@ -15,8 +15,8 @@ from torch import Tensor
 from cross4d_jepa_ros.model.live_memory import LiveMemory
 from cross4d_jepa_ros.model.network import Network, SweepInput
 from cross4d_jepa_ros.model.temporal_memory import Remembered
-from cross4d_jepa_ros.pipeline import sample_colours
 from cross4d_jepa_ros.segmentation_scores import UNKNOWN
+from cross4d_jepa_ros.sensing.point_colours import sample_colours
 from offline_training.evaluation.sources import Swept
 from offline_training.labelled_sweeps import LabelledSweep, SweepFiles
 from offline_training.objectives.dense_correspondence import answering_rows

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from cross4d_jepa_ros.bag_frames import BagFrames, truth_class_names, truth_topic
 from cross4d_jepa_ros.bag_setup import BagSetup, colour_topics, settle
 from cross4d_jepa_ros.bags import Bag, note
-from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame, in_base
+from cross4d_jepa_ros.sensing.deskewing import in_base
+from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
 from cross4d_jepa_ros.sensing.images import MalformedImage, decode_image
 from cross4d_jepa_ros.sensing.point_clouds import CloudConfig, CloudDecoder, MalformedCloud
 from offline_training.label_map import LabelMap

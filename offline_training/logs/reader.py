@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.bags import BadBag, Bag
-from cross4d_jepa_ros.sensing.frames import in_base
+from cross4d_jepa_ros.sensing.deskewing import in_base
 from cross4d_jepa_ros.sensing.images import MalformedImage, decode_image
 from cross4d_jepa_ros.sensing.point_clouds import (
     CloudConfig,

@@ -90,7 +90,7 @@ class IndexedSweep:
         base_from_sensor: (4, 4) float64, the shift to the ground included.
         fixed_from_base: (4, 4) float64 pose at `stamp_ns`; None without ego-motion.
         stamp_from_knot: (K, 3, 4) float32, how the sweep was deskewed (see `deskewed` in
-            `sensing/frames.py`); None where it was not.
+            `sensing/deskewing.py`); None where it was not.
         intensity_ceiling: What the raw intensities are divided by.
         shots: One per camera of the log, always in the same order; None where it has no image.
         coverage: Share of the points with a visible pixel in any camera.

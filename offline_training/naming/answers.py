@@ -18,8 +18,8 @@ from torch import Tensor
 
 from cross4d_jepa_ros.model.network import Network, SweepInput
 from cross4d_jepa_ros.model.tokenizer import Patches
-from cross4d_jepa_ros.pipeline import sample_colours
 from cross4d_jepa_ros.sensing.frames import CameraView
+from cross4d_jepa_ros.sensing.point_colours import sample_colours
 from offline_training.logs.bag_index import BagChoice, index_bag
 from offline_training.logs.kitti_folder import index_kitti, is_kitti
 from offline_training.logs.reader import LogReader, ReadSweep

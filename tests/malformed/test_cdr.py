@@ -28,8 +28,8 @@ from tests.malformed.readers import (
     read_image,
     read_pose,
 )
-from tests.malformed.verdicts import NO_WARNINGS, TRIED, bulk, verdict
-from tests.tries import tries
+from tests.malformed.verdicts import NO_WARNINGS, bulk, verdict
+from tests.tries import TRIED, tries
 
 pytestmark = NO_WARNINGS
 

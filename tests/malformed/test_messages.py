@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tests.malformed import messages, test_cdr, test_clicks, test_whole_path
 from tests.malformed.mutations import Change, changed, changes, damaged, drawn
 from tests.malformed.readers import read_camera_info, read_cloud, read_image, read_pose
-from tests.malformed.verdicts import NO_WARNINGS, TRIED, bulk
-from tests.tries import tries
+from tests.malformed.verdicts import NO_WARNINGS, bulk
+from tests.tries import TRIED, tries
 
 pytestmark = NO_WARNINGS
 

@@ -29,8 +29,8 @@ from tests.checkpoints import MEMORY, fresh_checkpoint
 from tests.malformed import messages
 from tests.malformed.mutations import Change, changed, changes
 from tests.malformed.readers import good_transforms
-from tests.malformed.verdicts import NO_WARNINGS, TRIED, verdict
-from tests.tries import tries
+from tests.malformed.verdicts import NO_WARNINGS, verdict
+from tests.tries import TRIED, tries
 
 pytestmark = NO_WARNINGS
 

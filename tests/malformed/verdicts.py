@@ -6,19 +6,18 @@ from __future__ import annotations
 import random
 import time
 import tracemalloc
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from tests.tries import TRIED
 
 # For `pytestmark`: numpy's warnings are failures; what ROS imports with its first message warns.
 NO_WARNINGS = [
     pytest.mark.filterwarnings('error'),
     pytest.mark.filterwarnings('ignore:module .sre_:DeprecationWarning'),
 ]
-# Messages tried so far, by kind; each test asserts its own share.
-TRIED: Counter[str] = Counter()
 # CPU seconds of this thread; a quiet machine needs thousandths.
 MOST_SECONDS = 2.0
 # Beyond the stated factors: whatever does not grow with the message, such as a late import.

@@ -3,9 +3,20 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from cross4d_jepa_ros.ros.transport import PROFILE, missing_profile, profile_variable
+import pytest
+import rclpy
+
+from cross4d_jepa_ros.ros import transport
+from cross4d_jepa_ros.ros.transport import (
+    OWN_DOMAINS,
+    PROFILE,
+    missing_profile,
+    profile_variable,
+    use_own_domain,
+)
 from cross4d_jepa_ros.shared_files import shared_file
 
 FAST_DDS = 'rmw_fastrtps_cpp'
@@ -41,3 +52,31 @@ def test_unreadable_or_small_profile_is_named(tmp_path: Path) -> None:
 
 def test_other_middleware_needs_no_profile() -> None:
     assert missing_profile('rmw_cyclonedds_cpp', {}) is None
+
+
+def test_a_domain_that_somebody_is_in_is_not_taken(
+    ros_domain: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = next(domain for domain in OWN_DOMAINS if not transport._in_use(domain))
+    monkeypatch.setattr(transport, 'OWN_DOMAINS', [ros_domain, free])
+    monkeypatch.setattr(os, 'getpid', lambda: 0)
+    for name in ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE'):
+        monkeypatch.delenv(name, raising=False)
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=ros_domain)
+    try:
+        node = rclpy.create_node('somebody', context=context)
+        use_own_domain()
+        node.destroy_node()
+    finally:
+        context.try_shutdown()
+
+    assert os.environ.pop('ROS_DOMAIN_ID') == str(free)
+    assert os.environ.pop('ROS_AUTOMATIC_DISCOVERY_RANGE') == 'LOCALHOST'
+
+
+def test_the_domain_of_the_user_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('ROS_DOMAIN_ID', '42')
+    use_own_domain()
+
+    assert os.environ['ROS_DOMAIN_ID'] == '42'
