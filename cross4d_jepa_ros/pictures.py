@@ -41,6 +41,8 @@ EXTENT_M = 42.0
 RINGS_M = (10, 20, 30, 40)
 NIGHT = '#0c0e12'
 FAINT = '#5b6470'
+# Inches of height that a row of the legend takes.
+LEGEND_ROW_IN = 0.4
 # Marker areas in square points. Points far away lie far apart, and what is rare in a sweep
 # (people, poles) would not be seen.
 AREA_PER_M, AREA_LIMITS = 0.1, (0.7, 3.5)
@@ -277,9 +279,12 @@ def _draw_legend(figure: Figure, legend: Sequence[tuple[str, Sequence[int]]]) ->
         for name, colour in legend
     ]
     columns = min(len(patches), 10)
-    figure.legend(
-        handles=patches, loc='outside lower center', ncol=columns, frameon=False, fontsize=13
-    )
+    # That of Ubuntu 24.04 cannot place it outside of the panels by itself.
+    strip = LEGEND_ROW_IN * -(-len(patches) // columns) / figure.get_figheight()
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(rect=(0, strip, 1, 1 - strip))
+    figure.legend(handles=patches, loc='lower center', ncol=columns, frameon=False, fontsize=13)
 
 
 def _draw_from_above(
