@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def settle(
     bag: Bag,
     *,
     points: str = '',
-    images: Sequence[str] = (),
+    images: Sequence[str] | None = (),
     camera_infos: Sequence[str] = (),
     odometry: str = '',
     extrinsics: Path | None = None,
@@ -77,7 +78,7 @@ def settle(
     Args:
         bag: Opened recording.
         points: PointCloud2 topic; empty where it has only one.
-        images: Image topics.
+        images: Image topics; None for one of every camera with colour images.
         camera_infos: One per image; empty for the `camera_info` beside each image topic.
         odometry: Odometry topic; empty to look for one where `/tf` does not move the LiDAR.
         extrinsics: The user's calibrations, which win over those of the recording.
@@ -102,7 +103,8 @@ def settle(
     if not points:
         points = _only_cloud(bag, of_type(POINTS_TYPE))
     known(points, POINTS_TYPE)
-    images = [known(topic, *IMAGE_TYPES) for topic in images]
+    chosen = sorted(colour_topics(bag)) if images is None else images
+    images = [known(topic, *IMAGE_TYPES) for topic in chosen]
     infos = tuple(camera_infos) or tuple(camera_info_topic(topic) for topic in images)
     if len(infos) != len(images):
         msg = f'{len(infos)} camera infos for {len(images)} images: give one each, in that order'
@@ -115,6 +117,35 @@ def settle(
         camera_infos=infos,
         odometry=odometry or _ego_motion_of(bag, points, of_type(ODOMETRY_TYPE)),
         extrinsics=_extrinsics_of(bag, extrinsics, folder),
+    )
+
+
+def add_topic_arguments(parser: argparse.ArgumentParser, *, images: list[str] | None) -> None:
+    """Add what a command is told of topics and calibration, for `settle_arguments`.
+
+    Args:
+        parser: Of the command.
+        images: Where none are named; None for one topic of every camera with colour images.
+
+    """
+    rest = '' if images is not None else '; left out: one of each camera with colour'
+    parser.add_argument('--points', default='', help='PointCloud2 topic; optional if unique')
+    parser.add_argument('--images', nargs='*', default=images, help=f'image topics{rest}')
+    parser.add_argument('--camera-infos', nargs='*', default=[], help='one each, else by rule')
+    parser.add_argument('--odometry', default='', help='nav_msgs/Odometry topic')
+    parser.add_argument('--extrinsics', type=Path, help='YAML; left out: /tf_static of the bag')
+
+
+def settle_arguments(bag: Bag, arguments: argparse.Namespace, folder: Path) -> BagSetup:
+    """Settle what was said to `add_topic_arguments`; raises as `settle` does."""
+    return settle(
+        bag,
+        points=arguments.points,
+        images=arguments.images,
+        camera_infos=arguments.camera_infos,
+        odometry=arguments.odometry,
+        extrinsics=arguments.extrinsics,
+        folder=folder,
     )
 
 

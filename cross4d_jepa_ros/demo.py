@@ -25,7 +25,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cross4d_jepa_ros.bag_frames import truth_class_names, truth_topic
-from cross4d_jepa_ros.bag_setup import BagSetup, readable, settle
+from cross4d_jepa_ros.bag_setup import (
+    BagSetup,
+    add_topic_arguments,
+    readable,
+    settle_arguments,
+)
 from cross4d_jepa_ros.bags import BadBag, Bag, note
 from cross4d_jepa_ros.children import child_process
 from cross4d_jepa_ros.files import write_atomically
@@ -71,15 +76,7 @@ def main(argv: list[str] | None = None) -> int:
         (arguments.out / name).unlink(missing_ok=True)
     try:
         with Bag(arguments.bag) as bag:
-            setup = settle(
-                bag,
-                points=arguments.points,
-                images=arguments.images,
-                camera_infos=arguments.camera_infos,
-                odometry=arguments.odometry,
-                extrinsics=arguments.extrinsics,
-                folder=arguments.out,
-            )
+            setup = settle_arguments(bag, arguments, arguments.out)
             model = arguments.model or shared_file(DEMO_CHECKPOINT)
             plan = Plan(setup, model, arguments.rate, arguments.out)
             report = run(bag, plan, console)
@@ -94,11 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split('\n', 1)[0] if __doc__ else '')
     parser.add_argument('--bag', type=Path, required=True, help='rosbag2 folder, .mcap or .db3')
-    parser.add_argument('--points', default='', help='PointCloud2 topic; optional if unique')
-    parser.add_argument('--images', nargs='*', default=[], help='image topics')
-    parser.add_argument('--camera-infos', nargs='*', default=[], help='one each, else by rule')
-    parser.add_argument('--extrinsics', type=Path, help='YAML; left out: /tf_static of the bag')
-    parser.add_argument('--odometry', default='', help='nav_msgs/Odometry topic')
+    add_topic_arguments(parser, images=[])
     parser.add_argument('--model', type=Path, help='checkpoint; left out: the one of the package')
     parser.add_argument('--rate', type=float, default=0.5, help='speed of the replay; 1: real time')
     parser.add_argument('--out', type=Path, default=Path('out/demo'))

@@ -236,6 +236,13 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+def test_every_module_has_a_room() -> None:
+    rooms = {path for row in rows('architecture', 'room') for path in files(row[0].strip('`'))}
+    for path in SOURCES:
+        if path != ROOT / 'cross4d_jepa_ros' / '__init__.py':
+            assert rooms & {path, *path.parents}, f'{path} is in no row of docs/architecture.md'
+
+
 @pytest.mark.parametrize('row', rows('architecture', 'room'), ids=lambda row: row[0])
 def test_a_room_imports_nothing_that_it_must_not(row: list[str]) -> None:
     forbidden = spans(row[2])

@@ -30,6 +30,7 @@ from cross4d_jepa_ros.ros.transport import profile_variable
 from offline_training.make_street_bag import write_street_bag
 from offline_training.street.classes import CLASS_NAMES
 from tests.bench import Bench, cloud
+from tests.modules import run_module
 
 ROOT = Path(__file__).resolve().parents[1]
 NODE = ['cross4d_jepa_ros.perception_node', '--ros-args', '-r', '~/input/points:=/points']
@@ -212,15 +213,8 @@ def test_a_signal_that_ends_the_context_first_is_no_error(monkeypatch: pytest.Mo
 
 
 def demo(domain: int, out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, '-m', 'cross4d_jepa_ros.demo', '--out', str(out), *arguments],
-        cwd=ROOT,
-        env=environment(domain),
-        text=True,
-        capture_output=True,
-        timeout=180,
-        check=False,
-    )
+    words = ('--out', str(out), *arguments)
+    return run_module('cross4d_jepa_ros.demo', *words, timeout_s=180, ROS_DOMAIN_ID=str(domain))
 
 
 @pytest.mark.real_time

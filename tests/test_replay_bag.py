@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +26,6 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
-from cross4d_jepa_ros.bag_transforms import OdometryBridge
 from cross4d_jepa_ros.bags import Bag, BagWriter, message_class
 from cross4d_jepa_ros.replay_bag import __main__ as replay_bag
 from cross4d_jepa_ros.replay_bag import publishers
@@ -366,33 +364,6 @@ def test_odometry_that_the_recording_has_is_not_doubled(
     assert 'odom to base_link, which /wheels carries' in capsys.readouterr().err
     children = {m.child_frame_id for m in listener.messages('/tf_as_odometry', Odometry)}
     assert 'base_link' not in children
-
-
-def stamped(parent: str, child: str) -> SimpleNamespace:
-    return SimpleNamespace(header=SimpleNamespace(frame_id=parent), child_frame_id=child)
-
-
-@pytest.mark.parametrize(
-    ('fixed_frame', 'static', 'moving', 'kept'),
-    [
-        ('odom', [], ['map>odom', 'odom>base', 'base>wheel'], ['odom>base', 'base>wheel']),
-        ('odom', ['base>lidar'], ['/odom>/base'], ['/odom>/base']),
-        ('map', [], ['map>odom', 'odom>base'], ['map>odom', 'odom>base']),
-        ('world', [], ['map>odom', 'odom>base'], ['map>odom', 'odom>base']),
-        ('odom', ['odom>base'], ['base>arm', 'map>odom'], ['base>arm']),
-        ('odom', ['base>a'], ['a>b', 'b>a', 'odom>base'], ['odom>base']),
-    ],
-)
-def test_edges_below_the_fixed_frame_are_sent(fixed_frame, static, moving, kept):
-    bridge = OdometryBridge(fixed_frame, [stamped(*edge.split('>')) for edge in static], set())
-    got = bridge.select([stamped(*edge.split('>')) for edge in moving])
-    assert [f'{x.header.frame_id}>{x.child_frame_id}' for x in got] == kept
-
-
-def test_an_edge_that_odometry_carries_is_left_out():
-    bridge = OdometryBridge('odom', [], {('odom', 'base')})
-    got = bridge.select([stamped('odom', 'base'), stamped('base', 'arm')])
-    assert [x.child_frame_id for x in got] == ['arm']
 
 
 def test_types_that_are_not_installed_are_skipped(tmp_path, ros_domain, replay, capsys):

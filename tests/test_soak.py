@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,8 +19,8 @@ from cross4d_jepa_ros.soak.report import crashes, memory, summed, untried, verdi
 from cross4d_jepa_ros.soak.sensors import Settings, huge_cloud, malformed_clouds
 from cross4d_jepa_ros.soak.stage import Ended
 from cross4d_jepa_ros.soak.watch import Heard, out_of_balance, wrong_answers
+from tests.modules import run_module
 
-ROOT = Path(__file__).resolve().parents[1]
 SWEEP = SentSweep(stamp_ns=5, frame_id='lidar', height=1, width=9, coordinates=77)
 POINTS = {'received': '9', 'answered': '6', 'in_flight': '1', 'dropped.superseded': '2'}
 KEPT: dict[str, Any] = {
@@ -198,16 +195,9 @@ def test_each_promise_can_be_broken(promise: str) -> None:
 
 @pytest.mark.real_time
 def test_two_bad_minutes(ros_domain: int, tmp_path: Path) -> None:
-    environment = {**os.environ, 'ROS_DOMAIN_ID': str(ros_domain), 'PYTHONPATH': str(ROOT)}
-    command = [sys.executable, '-m', 'cross4d_jepa_ros.soak', '--minutes', '2', '--seed', '7']
-    result = subprocess.run(
-        [*command, '--out', str(tmp_path)],
-        cwd=ROOT,
-        env=environment,
-        text=True,
-        capture_output=True,
-        timeout=400,
-        check=False,
+    words = ('--minutes', '2', '--seed', '7', '--out', str(tmp_path))
+    result = run_module(
+        'cross4d_jepa_ros.soak', *words, timeout_s=400, ROS_DOMAIN_ID=str(ros_domain)
     )
 
     assert (tmp_path / 'report.json').is_file(), result.stdout + result.stderr

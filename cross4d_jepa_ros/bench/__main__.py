@@ -29,7 +29,7 @@ import torch
 from rich.console import Console
 from rich.progress import TaskID
 
-from cross4d_jepa_ros.bag_setup import BagSetup, settle
+from cross4d_jepa_ros.bag_setup import add_topic_arguments, settle_arguments
 from cross4d_jepa_ros.bags import BadBag, Bag
 from cross4d_jepa_ros.bench.live import SECONDS, live_recording, live_synthetic
 from cross4d_jepa_ros.bench.report import draw, headline, rounded, show, stage_rows, write_page
@@ -228,15 +228,7 @@ def _drives(
         yield made, play, {'sweeps': 'synthetic', 'point_bytes': _point_bytes(made[0])}
         return
     with Bag(arguments.bag) as bag:
-        setup: BagSetup = settle(
-            bag,
-            points=arguments.points,
-            images=arguments.images,
-            camera_infos=arguments.camera_infos,
-            odometry=arguments.odometry,
-            extrinsics=arguments.extrinsics,
-            folder=arguments.out,
-        )
+        setup = settle_arguments(bag, arguments, arguments.out)
         recorded: list[Drive] = [*Recording.read(bag, setup).drives()]
 
         def replay(model: Path, console: Console) -> dict[str, Any]:
@@ -291,11 +283,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--bag', type=Path, help='rosbag2 folder, .mcap or .db3')
-    parser.add_argument('--points', default='', help='PointCloud2 topic; optional if unique')
-    parser.add_argument('--images', nargs='*', default=[], help='image topics')
-    parser.add_argument('--camera-infos', nargs='*', default=[], help='one each, else by rule')
-    parser.add_argument('--extrinsics', type=Path, help='YAML; left out: /tf_static of the bag')
-    parser.add_argument('--odometry', default='', help='nav_msgs/Odometry topic')
+    add_topic_arguments(parser, images=[])
     parser.add_argument('--model', type=Path, help='checkpoint; left out: the one of the package')
     parser.add_argument('--device', default='auto', help='auto, cpu, cuda or cuda:N')
     parser.add_argument('--precision', default='auto', help='auto, fp32, bf16 or fp16')

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from cross4d_jepa_ros.bag_setup import BagSetup, UnfitBag, colour_topics, settle
+from cross4d_jepa_ros.bag_setup import BagSetup, UnfitBag, settle_arguments
 from cross4d_jepa_ros.bags import BadBag, Bag
 from cross4d_jepa_ros.doctor.advice import (
     launch_command,
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace, machine_found: Sequence[tuple[str, str, s
                 say(overheard(path, arguments.seconds))
             bag = stack.enter_context(Bag(path))
             try:
-                setup = _settled(bag, arguments)
+                setup = settle_arguments(bag, arguments, out)
             except UnfitBag:
                 say(topics(bag, (), arguments.reliability, live=arguments.bag is None))
                 raise
@@ -113,18 +113,6 @@ def run(arguments: argparse.Namespace, machine_found: Sequence[tuple[str, str, s
 def _width(console: Console) -> int:
     """Columns for text: wide terminals make lines that nobody can follow."""
     return min(console.width, 100)
-
-
-def _settled(bag: Bag, arguments: argparse.Namespace) -> BagSetup:
-    return settle(
-        bag,
-        points=arguments.points,
-        images=sorted(colour_topics(bag)) if arguments.images is None else arguments.images,
-        camera_infos=arguments.camera_infos,
-        odometry=arguments.odometry,
-        extrinsics=arguments.extrinsics,
-        folder=arguments.out,
-    )
 
 
 def _look(bag: Bag, setup: BagSetup, arguments: argparse.Namespace, say: Any) -> dict[str, Any]:

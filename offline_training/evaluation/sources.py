@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cross4d_jepa_ros.bag_frames import BagFrames, truth_class_names, truth_topic
-from cross4d_jepa_ros.bag_setup import BagSetup, colour_topics, settle
+from cross4d_jepa_ros.bag_setup import BagSetup, settle
 from cross4d_jepa_ros.bags import Bag, note
 from cross4d_jepa_ros.sensing.deskewing import in_base
 from cross4d_jepa_ros.sensing.frames import CameraView, SensorFrame
@@ -165,7 +165,7 @@ class Source:
         return settle(
             bag,
             points=choice.points or (rows[0].topic if rows else ''),
-            images=sorted(colour_topics(bag)) if images is None else images,
+            images=images,
             camera_infos=choice.camera_infos,
             odometry=choice.odometry,
             extrinsics=choice.extrinsics,

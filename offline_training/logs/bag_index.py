@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cross4d_jepa_ros.bag_frames import assembler_of, geometry_takers, truth_topic
-from cross4d_jepa_ros.bag_setup import BagSetup, colour_topics, settle
+from cross4d_jepa_ros.bag_setup import BagSetup, add_topic_arguments, settle
 from cross4d_jepa_ros.bags import BadBag, Bag, BagMessage, note
 from cross4d_jepa_ros.correspondence import LATE_NS
 from cross4d_jepa_ros.sensing.frames import (
@@ -55,13 +55,7 @@ class BagChoice:
     @staticmethod
     def add_arguments(parser: argparse.ArgumentParser) -> None:
         """Add what a command is told of topics and calibration."""
-        parser.add_argument('--points', default='', help='PointCloud2 topic; optional if unique')
-        parser.add_argument(
-            '--images', nargs='*', help='image topics; left out: one of each camera with colour'
-        )
-        parser.add_argument('--camera-infos', nargs='*', default=[], help='one each, else by rule')
-        parser.add_argument('--odometry', default='', help='nav_msgs/Odometry topic')
-        parser.add_argument('--extrinsics', type=Path, help='YAML; left out: /tf_static of the bag')
+        add_topic_arguments(parser, images=None)
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> BagChoice:
@@ -112,11 +106,10 @@ def index_bag(
 
     """
     with Bag(path) as bag, tempfile.TemporaryDirectory() as temporary:
-        images = sorted(colour_topics(bag)) if choice.images is None else choice.images
         setup = settle(
             bag,
             points=choice.points,
-            images=images,
+            images=choice.images,
             camera_infos=choice.camera_infos,
             odometry=choice.odometry,
             extrinsics=choice.extrinsics,

@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.modules import run_module
+
 COMMANDS = ['index', 'cache', 'pretraining', 'segmentation']
 
 
@@ -21,16 +18,12 @@ COMMANDS = ['index', 'cache', 'pretraining', 'segmentation']
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Kill all of them once, at moments that are others each time."""
     seed = str(random.SystemRandom().randrange(1 << 30))
-    command = [sys.executable, '-m', 'tests.damaged.killed', str(tmp_path_factory.mktemp('killed'))]
-    environment = os.environ | {'OMP_NUM_THREADS': '1', 'OPENBLAS_NUM_THREADS': '1'}
-    done = subprocess.run(
-        [*command, seed],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
+    done = run_module(
+        'tests.damaged.killed',
+        *(str(tmp_path_factory.mktemp('killed')), seed),
+        timeout_s=400,
+        OMP_NUM_THREADS='1',
+        OPENBLAS_NUM_THREADS='1',
     )
     assert done.returncode == 0, f'seed {seed}: {done.stdout} {done.stderr}'
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -3,80 +3,13 @@
 
 from __future__ import annotations
 
-import heapq
 import random
 import threading
-from types import SimpleNamespace
 
 import pytest
 
 from cross4d_jepa_ros.sensing.synchronisation import SweepSynchroniser, SyncConfig
-
-MS = 1_000_000
-S = 1_000_000_000
-T0 = 1_000 * S
-
-
-def message(stamp_ns, **fields):
-    sec, nanosec = divmod(stamp_ns, S)
-    stamp = SimpleNamespace(sec=sec, nanosec=nanosec)
-    return SimpleNamespace(header=SimpleNamespace(stamp=stamp), stamp_ns=stamp_ns, **fields)
-
-
-class Bench:
-    """A synchroniser whose clock is `now` and whose every call is recorded."""
-
-    def __init__(self, *offsets_s, **config):
-        self.now = 5 * S
-        self.out, self.drops, self.resets, self.errors, self.order = [], [], [], [], []
-        self.sync = SweepSynchroniser(
-            SyncConfig(offsets_s=offsets_s, **config),
-            steady_ns=lambda: self.now,
-            on_drop=lambda msg, cause: self.drops.append((msg.stamp_ns, cause)),
-            on_reset=self.on_reset,
-            on_error=self.errors.append,
-        )
-        self.sync.registerCallback(self.on_frame)
-
-    def on_reset(self, sentence):
-        self.resets.append(sentence)
-        self.order.append('reset')
-
-    def on_frame(self, points, *images):
-        stamps = [None if image is None else image.stamp_ns - points.stamp_ns for image in images]
-        self.out.append((points.stamp_ns, *stamps))
-        self.order.append(points.stamp_ns)
-
-    def sweep(self, stamp_ns):
-        self.sync.add_sweep(message(stamp_ns))
-
-    def image(self, stamp_ns, camera=0):
-        self.sync.add_image(message(stamp_ns), camera)
-
-    def play(self, events, poll_ns=10 * MS):
-        """Plays (arrival after start ns, kind, stamp) with kind -1 a sweep, else the camera."""
-        start = self.now
-        polls = range(0, max(event[0] for event in events) + 300 * MS, poll_ns)
-        for at, kind, stamp in heapq.merge(sorted(events), [(at, 99, 0) for at in polls]):
-            self.now = start + at
-            if kind == 99:
-                self.sync.poll()
-            elif kind == -1:
-                self.sweep(stamp)
-            else:
-                self.image(stamp, kind)
-
-
-def stream(kind, period_ns, *, start=0, until=3 * S, lag=5 * MS, base=T0):
-    """A source stamped every `period_ns` from `start`, arriving `lag` after its stamp."""
-    return [(at + lag, kind, base + at) for at in range(start, until, period_ns)]
-
-
-def offsets_ms(bench, camera=0, skip=0):
-    return [
-        None if frame[1 + camera] is None else round(frame[1 + camera] / MS)
-        for frame in bench.out[skip:]
-    ]
+from tests.sensing.sync_bench import MS, T0, Bench, S, message, offsets_ms, stream
 
 
 def test_without_cameras_every_sweep_goes_out_at_once():
@@ -108,39 +41,6 @@ def test_30_hz_camera_a_little_late_gives_the_near_image_that_comes_after_the_sw
     )
     assert len(bench.out) == 20
     assert all(abs(offset + 12) <= 1 for offset in offsets_ms(bench))
-
-
-def test_no_wait_where_the_period_rules_a_nearer_image_out():
-    bench = Bench(0.0)
-    for i in range(6):
-        bench.image(T0 + i * 100 * MS)
-    bench.sweep(T0 + 520 * MS)
-    assert bench.out == [(T0 + 520 * MS, -20 * MS)]
-
-
-def test_wait_where_the_next_image_may_be_nearer():
-    bench = Bench(0.0)
-    for i in range(6):
-        bench.image(T0 + i * 100 * MS)
-    bench.sweep(T0 + 560 * MS)
-    assert bench.sync.waiting() == 1
-    bench.image(T0 + 600 * MS)
-    assert bench.out == [(T0 + 560 * MS, 40 * MS)]
-
-
-def test_no_wait_where_the_next_image_cannot_be_within_tolerance():
-    bench = Bench(0.0, tolerance_s=0.05)
-    for i in range(5):
-        bench.image(T0 + i * 500 * MS)
-    bench.sweep(T0 + 2_200 * MS)
-    assert bench.out == [(T0 + 2_200 * MS, None)]
-
-
-def test_a_dropped_image_does_not_change_the_period():
-    bench = Bench(0.0)
-    for i in (0, 1, 2, 4, 5, 6, 7):
-        bench.image(T0 + i * 100 * MS)
-    assert bench.sync.statistics().cameras[0].period_ns == 100 * MS
 
 
 def test_expected_offset_moves_the_target():
@@ -183,74 +83,6 @@ def test_a_newer_sweep_releases_the_waiting_one_first():
     bench.sweep(T0 + 100 * MS)
     assert bench.out == [(T0, None, 1)]
     assert bench.sync.waiting() == 1
-
-
-def test_camera_gap_and_late_start():
-    bench = Bench(0.0, 0.0)
-    bench.play(
-        stream(-1, 100 * MS)
-        + stream(0, 50 * MS, until=S)
-        + stream(0, 50 * MS, start=2 * S)
-        + stream(1, 100 * MS, start=1_500 * MS, lag=8 * MS)
-    )
-    assert [sweep for sweep, *_ in bench.out] == [T0 + i * 100 * MS for i in range(30)]
-    first, second = offsets_ms(bench, 0), offsets_ms(bench, 1)
-    assert first == [0] * 10 + [-50] + [None] * 9 + [0] * 10
-    # A camera that starts late is waited for from the start.
-    assert second == [None] * 15 + [0] * 15
-    statistics = bench.sync.statistics()
-    assert [camera.missing for camera in statistics.cameras] == [9, second.count(None)]
-    assert statistics.sweeps == 30
-
-
-def test_camera_that_never_came_is_waited_for_two_seconds_and_revives():
-    bench = Bench(0.0)
-    for i in range(21):
-        bench.sweep(T0 + i * 100 * MS)
-        assert bench.sync.waiting() == 1
-        bench.now += 100 * MS
-        bench.sync.poll()
-        assert len(bench.out) == i + 1
-    assert bench.sync.statistics().cameras[0].dead
-    bench.sweep(T0 + 2_100 * MS)
-    assert len(bench.out) == 22
-    bench.image(T0 + 2_160 * MS)
-    assert not bench.sync.statistics().cameras[0].dead
-    bench.sweep(T0 + 2_200 * MS)
-    assert bench.sync.waiting() == 1
-    bench.image(T0 + 2_201 * MS)
-    assert bench.out[-1] == (T0 + 2_200 * MS, 1 * MS)
-
-
-def test_camera_that_falls_silent_is_dead_after_a_second():
-    bench = Bench(0.0)
-    bench.play(stream(0, 100 * MS, until=S, lag=0))
-    last = bench.sync.statistics().cameras[0].last_arrival_steady_ns
-    bench.now = last + S
-    assert not bench.sync.statistics().cameras[0].dead
-    bench.now += 1
-    assert bench.sync.statistics().cameras[0].dead
-    bench.sweep(T0 + 2 * S)
-    assert bench.out == [(T0 + 2 * S, None)]
-
-
-def test_slow_camera_is_not_taken_for_dead():
-    bench = Bench(0.0)
-    bench.play(stream(-1, 100 * MS, until=12 * S) + stream(0, S, until=12 * S, lag=30 * MS))
-    offsets = offsets_ms(bench)
-    # Its period is known from the third image on.
-    assert [offsets[i] for i in range(30, 120, 10)] == [0] * 9
-    assert not bench.sync.statistics().cameras[0].dead
-
-
-def test_slowed_replay_is_not_taken_for_dead():
-    bench = Bench(0.0, timeout_s=2.0)
-    slow = [
-        (at * 12, kind, stamp)
-        for at, kind, stamp in stream(-1, 100 * MS) + stream(0, 100 * MS, lag=12 * MS)
-    ]
-    bench.play(slow, poll_ns=100 * MS)
-    assert offsets_ms(bench, skip=3) == [0] * 27
 
 
 @pytest.mark.parametrize('image_jumps_first', [True, False])
@@ -359,18 +191,6 @@ def test_zero_stamped_images_are_counted_not_used():
     assert [image for _, image in bench.out] == [None] * 5  # the sixth sweep waits
 
 
-def test_images_in_disorder_and_twice():
-    bench = Bench(0.0)
-    for stamp in (0, 100, 50, 150, 50):
-        bench.image(T0 + stamp * MS)
-    bench.sync.add_image(message(T0 + 50 * MS, second=True), 0)
-    got = []
-    bench.sync.registerCallback(lambda points, image: got.append(image))
-    bench.sweep(T0 + 51 * MS)
-    assert bench.out == [(T0 + 51 * MS, -1 * MS)]
-    assert got[0].second
-
-
 def test_matching_by_arrival_ignores_useless_stamps():
     bench = Bench(0.02, 0.0, stamp_source='arrival')
     for _ in range(8):
@@ -388,34 +208,6 @@ def test_matching_by_arrival_ignores_useless_stamps():
     assert bench.drops == [] and bench.resets == []
 
 
-def test_late_arrival_is_told_from_late_stamps():
-    late_arrival, late_stamp = Bench(0.0), Bench(0.0)
-    late_arrival.play(stream(-1, 100 * MS) + stream(0, 100 * MS, lag=305 * MS))
-    late_stamp.play(stream(-1, 100 * MS) + stream(0, 100 * MS, start=300 * MS, lag=-295 * MS))
-    first = late_arrival.sync.statistics().cameras[0]
-    assert first.arrival_lag_ns == 300 * MS
-    assert first.matched == 0
-    second = late_stamp.sync.statistics().cameras[0]
-    assert second.arrival_lag_ns == -300 * MS
-    assert set(second.offsets_ns[1:]) == {0}
-
-
-def test_memory_is_bounded_without_sweeps():
-    bench = Bench(0.0, 0.0)
-    for i in range(500):
-        bench.image(T0 + i * 10 * MS, camera=0)
-        bench.image(T0 + i * 100 * MS, camera=1)
-    fast, slow = (camera.images for camera in bench.sync._cameras)
-    assert len(fast) == 64
-    assert slow[-1].stamp_ns - slow[0].stamp_ns == 2_500 * MS
-
-
-def test_used_images_are_let_go():
-    bench = Bench(0.0)
-    bench.play(stream(-1, 100 * MS) + stream(0, 33 * MS))
-    assert len(bench.sync._cameras[0].images) <= 7
-
-
 def test_statistics_are_a_snapshot():
     bench = Bench(0.0)
     bench.image(T0 + 3 * MS)
@@ -426,15 +218,6 @@ def test_statistics_are_a_snapshot():
     assert before.cameras[0].offsets_ns == (3 * MS,)
     assert before.sweeps == 1
     assert bench.sync.statistics().cameras[0].offsets_ns == (3 * MS, 4 * MS)
-
-
-def test_only_the_last_4096_offsets_are_kept():
-    bench = Bench(0.0)
-    for i in range(4_200):
-        bench.image(T0 + i * 100 * MS + i)
-        bench.sweep(T0 + i * 100 * MS)
-    offsets = bench.sync.statistics().cameras[0].offsets_ns
-    assert offsets == tuple(range(4_200 - 4_096, 4_200))
 
 
 def test_clear_hands_back_the_waiting_sweep_and_forgets():
