@@ -24,6 +24,8 @@ from cross4d_jepa_ros.ros.message_types import message_type
 
 DISCOVERY_S = 5.0
 POLL_S = 0.2
+# What rmw calls a node that it has not heard of, and how long after its publisher it hears of it.
+NAMELESS, NAMED_WITHIN_S = '_NODE_NAME_UNKNOWN_', 1.0
 DEPTH = 100
 
 
@@ -121,6 +123,7 @@ class _Ear:
         self._node = node
         self._bag = bag
         self._unknown: dict[str, str] = {}
+        self._nameless: dict[str, float] = {}
 
     def poll(self) -> None:
         """Subscribe to topics that are new."""
@@ -130,10 +133,20 @@ class _Ear:
             if known or not msgtype:
                 continue
             offers = self._node.get_publishers_info_by_topic(topic)
+            if self._soon_named(topic, offers):
+                continue
             # What a perception node answers is no input.
             offers = [x for x in offers if not topic.startswith(f'{_name(x)}/output/')]
             if offers:
                 self._listen(topic, msgtype, offers)
+
+    def _soon_named(self, topic: str, offers: Sequence[Any]) -> bool:
+        """Whether a publisher was found before its node; those that are no ROS have none."""
+        if all(offer.node_name != NAMELESS for offer in offers):
+            return False
+        return (
+            time.monotonic() - self._nameless.setdefault(topic, time.monotonic()) < NAMED_WITHIN_S
+        )
 
     def _listen(self, topic: str, msgtype: str, offers: Sequence[Any]) -> None:
         best_effort = any(_is_best_effort(offer) for offer in offers)

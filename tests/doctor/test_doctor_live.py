@@ -17,7 +17,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from cross4d_jepa_ros.doctor import __main__ as doctor
-from cross4d_jepa_ros.doctor.graph import silence
+from cross4d_jepa_ros.doctor.graph import NAMELESS, _Ear, silence
 from cross4d_jepa_ros.ros.parameters import declare, read
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, Extrinsics, save_extrinsics
 from tests.bench import Bench, cloud, stamped
@@ -169,3 +169,36 @@ def test_silence_has_its_usual_causes(
     )
     sentence = silence(node, 3, environment)
     assert [word for word in words if word not in sentence] == []
+
+
+@pytest.mark.parametrize(
+    ('names', 'heard'),
+    [
+        (('lidar', 'lidar'), True),
+        ((NAMELESS, NAMELESS), True),
+        (('perception_node', 'perception_node'), False),
+        ((NAMELESS, 'perception_node'), False),
+    ],
+)
+def test_a_publisher_that_is_found_before_its_node_is_asked_again(
+    names: tuple[str, str], heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the node itself answers is told by the name of its publisher's node."""
+    now_s = iter((0.0, 0.0, 0.5, 0.5, 1.5, 1.5))
+    monkeypatch.setattr('cross4d_jepa_ros.doctor.graph.time.monotonic', lambda: next(now_s))
+    seen = iter((names[0], names[1], names[1]))
+    listened: list[str] = []
+    node = SimpleNamespace(
+        get_topic_names_and_types=lambda: [
+            ('/perception_node/output/embeddings', ['sensor_msgs/msg/PointCloud2'])
+        ],
+        get_publishers_info_by_topic=lambda _: [
+            SimpleNamespace(node_name=next(seen), node_namespace='/')
+        ],
+    )
+    ear = _Ear(node, None)  # type: ignore[arg-type]
+    monkeypatch.setattr(ear, '_listen', lambda topic, *_: listened.append(topic))
+    for _ in range(3):
+        ear.poll()
+
+    assert bool(listened) == heard
