@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Circle, Patch
 from numpy.typing import NDArray
 
@@ -282,7 +283,7 @@ def _draw_legend(figure: Figure, legend: Sequence[tuple[str, Sequence[int]]]) ->
     # That of Ubuntu 24.04 cannot place it outside of the panels by itself.
     strip = LEGEND_ROW_IN * -(-len(patches) // columns) / figure.get_figheight()
     engine = figure.get_layout_engine()
-    assert engine is not None
+    assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(rect=(0, strip, 1, 1 - strip))
     figure.legend(handles=patches, loc='lower center', ncol=columns, frameon=False, fontsize=13)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -55,10 +56,12 @@ def prefix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     marker.touch()
     for name in ('launch', 'config', 'package.xml'):
         (share / name).symlink_to(ROOT / name)
-    for name in ('perception_node', 'replay_bag'):
+    entries = re.findall(r"f'(\w+) = \{NAME\}\.([\w.]+):main'", (ROOT / 'setup.py').read_text())
+    for name, module in entries:
         script = scripts / name
         script.write_text(
-            f'#!{sys.executable}\nimport sys\nfrom {NAME}.{name} import main\n\nsys.exit(main())\n'
+            f'#!{sys.executable}\nimport sys\n'
+            f'from {NAME}.{module} import main\n\nsys.exit(main())\n'
         )
         script.chmod(0o755)
     others = os.environ.get('AMENT_PREFIX_PATH')
