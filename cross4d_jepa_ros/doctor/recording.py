@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import track
 
 from cross4d_jepa_ros.bag_frames import BagFrame, BagFrames, assembler_of
 from cross4d_jepa_ros.bag_setup import (
@@ -45,6 +44,7 @@ from cross4d_jepa_ros.doctor.stamps import (
     timing,
 )
 from cross4d_jepa_ros.health import Finding, Level, best_effort_refused
+from cross4d_jepa_ros.progress import Bars
 from cross4d_jepa_ros.sensing.extrinsics import CameraExtrinsics, load_extrinsics
 from cross4d_jepa_ros.sensing.frames import FrameConfig, calibrations
 from cross4d_jepa_ros.sensing.point_clouds import stamp_ns
@@ -235,22 +235,17 @@ def _calibration(
 def _stamps(bag: Bag, wanted: Sequence[str]) -> dict[str, Stamps]:
     found = {topic: Stamps() for topic in wanted}
     total = sum(bag.topics[topic].count for topic in found if topic in bag.topics)
-    console = Console(stderr=True)
-    for message in track(
-        bag.messages(wanted),
-        'reading the stamps',
-        total=total,
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ):
-        try:
-            at_ns = stamp_ns(bag.deserialise(message))
-        except BadBag as error:
-            note(bag.problems, str(error))
-        else:
-            found[message.topic].header_ns.append(at_ns)
-            found[message.topic].recorded_ns.append(message.bag_stamp_ns)
+    with Bars(Console(stderr=True), 'messages') as bars:
+        reading = bars.add_task('reading the stamps', total=total)
+        for message in bag.messages(wanted):
+            bars.advance(reading)
+            try:
+                at_ns = stamp_ns(bag.deserialise(message))
+            except BadBag as error:
+                note(bag.problems, str(error))
+            else:
+                found[message.topic].header_ns.append(at_ns)
+                found[message.topic].recorded_ns.append(message.bag_stamp_ns)
     return found
 
 
