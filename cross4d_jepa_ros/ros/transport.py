@@ -45,18 +45,23 @@ def use_own_domain() -> None:
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     start = os.getpid() % len(OWN_DOMAINS)
     domains = (*OWN_DOMAINS[start:], *OWN_DOMAINS[:start])
-    free = next((domain for domain in domains if not _in_use(domain)), domains[0])
+    taken = _taken_ports()
+    free = next((domain for domain in domains if _first_port(domain) not in taken), domains[0])
     os.environ.setdefault('ROS_DOMAIN_ID', str(free))
 
 
-def _in_use(domain: int) -> bool:
-    """Whether somebody has the port that the first participant of a domain takes."""
+def _first_port(domain: int) -> int:
+    """The UDP port that the first participant of a domain takes, by the DDS standard."""
+    return 7410 + 250 * domain
+
+
+def _taken_ports() -> set[int]:
+    """UDP ports that somebody on this machine has; none where that cannot be read."""
     try:
-        _, *sockets = Path('/proc/net/udp').read_text().splitlines()
+        lines = Path('/proc/net/udp').read_text().splitlines()[1:]
     except OSError:
-        return False
-    ports = {int(line.split()[1].rpartition(':')[2], 16) for line in sockets}
-    return 7410 + 250 * domain in ports
+        return set()
+    return {int(line.split()[1].rpartition(':')[2], 16) for line in lines}
 
 
 def missing_profile(rmw: str, environment: Mapping[str, str] = os.environ) -> str | None:

@@ -57,7 +57,8 @@ def test_other_middleware_needs_no_profile() -> None:
 def test_a_domain_that_somebody_is_in_is_not_taken(
     ros_domain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = next(domain for domain in OWN_DOMAINS if not transport._in_use(domain))
+    taken = transport._taken_ports()
+    free = next(one for one in OWN_DOMAINS if transport._first_port(one) not in taken)
     monkeypatch.setattr(transport, 'OWN_DOMAINS', [ros_domain, free])
     monkeypatch.setattr(os, 'getpid', lambda: 0)
     for name in ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE'):
