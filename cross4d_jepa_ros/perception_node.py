@@ -89,8 +89,7 @@ class PerceptionNode(LifecycleNode):
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._diagnose, clock=self._steady)
         self.create_timer(GRAPH_PERIOD_S, self._watch_graph, clock=self._steady)
         self._retained = RetainedMemory()
-        self._answered = 0
-        self.create_timer(CHECKED_EVERY_S, self._check_memory, clock=self._steady)
+        self.create_timer(CHECKED_EVERY_S, self._retained.check, clock=self._steady)
         self.create_timer(SYNC_PERIOD_S, self._release_late, clock=self._steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(
@@ -318,13 +317,6 @@ class PerceptionNode(LifecycleNode):
             self._clock_seen = (now, time.monotonic())
         if self._intake.started and self._life is not None:
             self._life.inputs.poll()
-
-    def _check_memory(self) -> None:
-        # A node that has nothing to answer holds less: no measure for one that has.
-        answered, before = self.counts().answered, self._answered
-        self._answered = answered
-        if answered > before:
-            self._retained.check()
 
     def _release_late(self) -> None:
         self._intake.poll()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gives memory back after a peak: glibc returns only the end of a heap that was once large."""
+"""Gives memory back after peaks: glibc returns only the end of a heap that was once large."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from cross4d_jepa_ros.compute import give_back_memory
 
 # Giving back costs the next sweep page faults, about 60 ms for 150 MB: one in 200, at 10 Hz.
 CHECKED_EVERY_S = 20.0
-WORTH = 0.05
 WORTH_BYTES = 32 << 20
 
 
@@ -25,9 +24,9 @@ def own_bytes() -> int:
 
 
 class RetainedMemory:
-    """Compares what the process holds now with the least that it ever held here.
+    """Compares what the process holds now with what it held when it had just given back.
 
-    Not with what it held lately: holes that grow a little with each peak would go unnoticed.
+    Not with what it usually holds: where the first look falls on a peak, all later ones would pass.
     """
 
     def __init__(
@@ -39,20 +38,19 @@ class RetainedMemory:
 
         Args:
             held_bytes: Tells what the process holds.
-            give_back: Called when that is notably more than the least.
+            give_back: Called when that is notably more than after the last time.
 
         """
         self._held_bytes = held_bytes
         self._give_back = give_back
-        self._least: int | None = None
+        self._left: int | None = None
 
     def check(self) -> None:
-        """Look, and give back what a peak has left; every `CHECKED_EVERY_S`."""
-        held = self._held_bytes()
-        least = self._least = held if self._least is None else min(held, self._least)
-        if held - least > max(WORTH_BYTES, WORTH * least):
+        """Look, and give back what is worth it; every `CHECKED_EVERY_S`."""
+        if self._left is None or self._held_bytes() - self._left > WORTH_BYTES:
             self._give_back()
+            self._left = self._held_bytes()
 
     def forget(self) -> None:
-        """Begin anew, as with another model."""
-        self._least = None
+        """Give back at the next look in any case: another model may hold less."""
+        self._left = None
