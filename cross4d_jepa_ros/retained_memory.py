@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
 from cross4d_jepa_ros.compute import give_back_memory
 
-# Giving back costs the next sweep page faults, about 60 ms for 150 MB: one in 200, at 10 Hz.
-CHECKED_EVERY_S = 20.0
+CHECKED_EVERY_S = 10.0
+# Looks that are remembered; after so many without a peak, creeping holes are given back as well.
+REMEMBERED = 30
+# Giving back costs the next sweep page faults, about 60 ms for 150 MB.
 WORTH_BYTES = 32 << 20
 
 
@@ -24,9 +27,9 @@ def own_bytes() -> int:
 
 
 class RetainedMemory:
-    """Compares what the process holds now with what it held when it had just given back.
+    """Compares what the process holds now with what it usually does.
 
-    Not with what it usually holds: where the first look falls on a peak, all later ones would pass.
+    That is the lower quartile of five minutes: neither peaks nor pauses decide it.
     """
 
     def __init__(
@@ -38,19 +41,26 @@ class RetainedMemory:
 
         Args:
             held_bytes: Tells what the process holds.
-            give_back: Called when that is notably more than after the last time.
+            give_back: Called when that is notably more than usual, at the first look, and after
+                `REMEMBERED` looks without either.
 
         """
         self._held_bytes = held_bytes
         self._give_back = give_back
-        self._left: int | None = None
+        self._recent: deque[int] = deque(maxlen=REMEMBERED)
+        self._looks = 0
 
     def check(self) -> None:
         """Look, and give back what is worth it; every `CHECKED_EVERY_S`."""
-        if self._left is None or self._held_bytes() - self._left > WORTH_BYTES:
+        held = self._held_bytes()
+        self._recent.append(held)
+        usual = sorted(self._recent)[(len(self._recent) - 1) // 4]
+        if self._looks % REMEMBERED == 0 or held - usual > WORTH_BYTES:
             self._give_back()
-            self._left = self._held_bytes()
+            self._looks = 0
+        self._looks += 1
 
     def forget(self) -> None:
-        """Give back at the next look in any case: another model may hold less."""
-        self._left = None
+        """Begin anew, as with another model."""
+        self._recent.clear()
+        self._looks = 0

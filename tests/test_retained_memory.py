@@ -14,49 +14,44 @@ from cross4d_jepa_ros.retained_memory import RetainedMemory, own_bytes
 MB = 1 << 20
 
 
+def looks(*held_mb: int) -> list[int]:
+    """Tell at which look it is given back."""
+    left, given = list(held_mb), []
+    retained = RetainedMemory(lambda: left[0] * MB, lambda: given.append(len(held_mb) - len(left)))
+    while left:
+        retained.check()
+        left.pop(0)
+    return given
+
+
 @pytest.mark.parametrize(
     ('held_mb', 'given_back'),
     [
         ((300, 310, 305, 330), [0]),
         ((300, 560, 310), [0, 1]),
-        ((560, 560, 560), [0, 1, 2]),
-        ((300, 310, 320, 331, 345), [0, 4]),
+        ((300, 310, 305, 560, 560, 310), [0, 3, 4]),
+        ((560, 310, 560, 310), [0, 2]),
+        ((300, 100, 300, 310, 300, 305, 300, 300), [0, 2, 3]),
+        ((300, *(300 + i for i in range(60))), [0, 30, 60]),
     ],
-    ids=('steady', 'peak', 'peak_at_first', 'creeping'),
+    ids=('steady', 'peak', 'peak_that_stays', 'peak_at_first', 'pause', 'creeping'),
 )
-def test_what_is_worth_it_is_given_back(held_mb: tuple[int, ...], given_back: list[int]) -> None:
-    held, given = list(held_mb), []
-
-    def give_back() -> None:
-        given.append(len(held_mb) - len(held))
-        held[0] = 300
-
-    retained = RetainedMemory(lambda: held[0] * MB, give_back)
-    while held:
-        retained.check()
-        held.pop(0)
-
-    assert given == given_back
+def test_what_is_more_than_usual_is_given_back(
+    held_mb: tuple[int, ...], given_back: list[int]
+) -> None:
+    assert looks(*held_mb) == given_back
 
 
 def test_another_model_has_a_measure_of_its_own() -> None:
-    held_mb, given = 900, 0
-
-    def give_back() -> None:
-        nonlocal given
-        given += 1
-
-    retained = RetainedMemory(lambda: held_mb * MB, give_back)
+    left, given = [300, 300, 900, 910, 920], []
+    retained = RetainedMemory(lambda: left.pop(0) * MB, lambda: given.append(len(left)))
     retained.check()
-    held_mb = 300
     retained.check()
-    assert given == 1
     retained.forget()
-    retained.check()
-    held_mb = 400
-    retained.check()
+    for _ in range(3):
+        retained.check()
 
-    assert given == 3
+    assert given == [4, 2]
 
 
 # Holes between blocks that stay: what a large sweep leaves in the heap.
