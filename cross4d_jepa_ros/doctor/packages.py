@@ -27,6 +27,7 @@ MODULES = {
     'rosbags': 'rosbags',
     'safetensors': 'safetensors',
     'torch': 'torch',
+    'zstandard': 'zstandard',
 }
 MESSAGES = (
     *('sensor_msgs', 'std_msgs', 'geometry_msgs', 'nav_msgs', 'diagnostic_msgs'),

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from cross4d_jepa_ros import demo
 from cross4d_jepa_ros.bag_setup import TF_AS_ODOMETRY, BagSetup
-from cross4d_jepa_ros.demo import __file__ as demo_file
 from cross4d_jepa_ros.doctor.advice import launch_command, over_lines, without_ros2
 from cross4d_jepa_ros.doctor.lines import wrapped
 
@@ -55,13 +55,14 @@ def test_the_launch_files_take_every_argument(bag: Path | None, odometry: str) -
 def test_the_demo_takes_every_option() -> None:
     files = Path('model.safetensors'), Path('perception.yaml'), Path('calibration.yaml')
     words = shlex.split(without_ros2(setup('/odom'), *files, Path('drive')))
-    options = {word for word in words[3:] if word.startswith('--')}
-    assert options == {
-        *('--bag', '--points', '--images', '--camera-infos'),
-        *('--odometry', '--extrinsics', '--model'),
-    }
-    source = Path(demo_file).read_text()
-    assert all(f"'{option}'" in source for option in options)
+    taken = demo._parser().parse_args(words[3:])
+
+    assert taken.bag == Path('drive').resolve()
+    assert taken.points == '/lidar'
+    assert taken.images == list(IMAGES)
+    assert taken.camera_infos == ['/left/info', '/right/info']
+    assert taken.odometry == '/odom'
+    assert (taken.model, taken.extrinsics) == (files[0].resolve(), files[2].resolve())
 
 
 def test_a_command_over_lines_is_the_same_command() -> None:
