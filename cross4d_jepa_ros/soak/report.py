@@ -25,6 +25,8 @@ import matplotlib.pyplot as plt
 GROWTH_LIMIT_MB_PER_MINUTE = 1.0
 END_LIMIT = 1.05
 JUDGED_CYCLES = 3
+# Compared at either end: its own order of faults moves the median of a cycle by a tenth.
+END_CYCLES = 5
 SILENCE_LIMIT_S = 10.0
 
 Sample = tuple[float, float, int]
@@ -52,7 +54,8 @@ def memory(samples: Sequence[Sample], ends_s: Sequence[float]) -> dict[str, Any]
 
     Returns:
         `each_10_s` (MB), `most`, `threads_most`, `cycles` (MB in each), and, where there are three
-        cycles after the first, `mb_per_minute` (least squares over them).
+        cycles after the first, `mb_per_minute` (least squares over them) and `end_ratio` (the
+        median of the last five to that of the first five of them).
 
     """
     cycles = [
@@ -70,6 +73,9 @@ def memory(samples: Sequence[Sample], ends_s: Sequence[float]) -> dict[str, Any]
         seconds, resident = np.array(cycles[1:]).T
         slope = np.polyfit(seconds / 60, resident, 1)[0]
         result['mb_per_minute'] = round(float(slope), 3)
+        compared = min(END_CYCLES, len(resident) // 2)
+        end, begin = np.median(resident[-compared:]), np.median(resident[:compared])
+        result['end_ratio'] = round(float(end / begin), 3)
     return result
 
 
@@ -81,7 +87,7 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
     resident = report['rss_mb']
     growth = ''
     if 'mb_per_minute' in resident:
-        ratio = resident['cycles'][-1] / resident['cycles'][1]
+        ratio = resident['end_ratio']
         if resident['mb_per_minute'] >= GROWTH_LIMIT_MB_PER_MINUTE or ratio > END_LIMIT:
             growth = f'{resident["mb_per_minute"]} MB a minute, {ratio:.3f} times at the end'
     silence = report['silence_s']
