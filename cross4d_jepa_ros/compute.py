@@ -17,8 +17,6 @@ GPU_BF16_CAPABILITY = (8, 0)
 OUT_OF_MEMORY_SIGNS = ("can't allocate memory", 'out of memory', 'bad_alloc', 'ALLOC_FAILED')
 # Parameters of mallopt(3): mmap threshold (the most that glibc allows), trim threshold.
 MALLOC_TUNING = {-3: 32 << 20, -1: 256 << 20}
-# Likewise: the number of arenas.
-_ONE_ARENA = (-8, 1)
 
 
 class Stopwatch:
@@ -128,26 +126,12 @@ class GpuCompute(Compute):
         give_back_memory()
 
 
-def share_one_heap() -> None:
-    """Have all threads that begin from now on allocate from the main heap; only under glibc.
-
-    What those of a middleware keep in heaps of their own is neither kept nor given back by what is
-    below: malloc_trim leaves the end of such a heap, up to 64 MB, to its thread for ever.
-    """
-    _mallopt(*_ONE_ARENA)
-
-
 def keep_freed_memory() -> None:
     """Have this process keep up to 256 MB of what it frees; for good, and only under glibc."""
-    share_one_heap()
-    for parameter, value in MALLOC_TUNING.items():
-        _mallopt(parameter, value)
-
-
-def _mallopt(parameter: int, value: int) -> None:
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
     if mallopt is not None:
-        mallopt(parameter, value)
+        for parameter, value in MALLOC_TUNING.items():
+            mallopt(parameter, value)
 
 
 def give_back_memory() -> None:

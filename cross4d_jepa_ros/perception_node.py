@@ -22,7 +22,7 @@ from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.utilities import get_rmw_implementation_identifier
 
-from cross4d_jepa_ros.compute import give_back_memory, is_out_of_memory, share_one_heap
+from cross4d_jepa_ros.compute import give_back_memory, is_out_of_memory
 from cross4d_jepa_ros.frame_log import FrameLog, run_of
 from cross4d_jepa_ros.health import ClockState, Observation, findings
 from cross4d_jepa_ros.intake import Intake, first_line
@@ -362,7 +362,6 @@ class PerceptionNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until it is interrupted; returns the exit code."""
-    share_one_heap()
     return run_node(PerceptionNode, 'perception_node', args)
 
 

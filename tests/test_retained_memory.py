@@ -71,6 +71,40 @@ print(held - before, own_bytes() - before)
 """
 
 
+# What threads free lies at the end of their heaps.
+THREADS = """
+import threading
+import cross4d_jepa_ros.perception_node
+from cross4d_jepa_ros.compute import give_back_memory, keep_freed_memory
+from cross4d_jepa_ros.retained_memory import own_bytes
+import numpy as np
+keep_freed_memory()
+give_back_memory()
+before = own_bytes()
+freed, over = threading.Barrier(5), threading.Event()
+def work():
+    blocks = [np.ones(1 << 16, np.uint8) for _ in range(600)]
+    del blocks
+    freed.wait()
+    over.wait()
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+freed.wait()
+give_back_memory()
+print(own_bytes() - before)
+over.set()
+for thread in threads: thread.join()
+"""
+
+
+def test_what_threads_held_goes_back() -> None:
+    done = subprocess.run(
+        [sys.executable, '-c', THREADS], capture_output=True, text=True, check=True, env=os.environ
+    )
+
+    assert int(done.stdout) < 20 * MB
+
+
 def test_holes_in_the_heap_go_back_to_the_system() -> None:
     assert own_bytes() > 10 * MB
     done = subprocess.run(
