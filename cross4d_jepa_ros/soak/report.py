@@ -25,7 +25,7 @@ import matplotlib.pyplot as plt
 GROWTH_LIMIT_MB_PER_MINUTE = 1.0
 END_LIMIT = 1.05
 JUDGED_CYCLES = 3
-# Compared at either end: its own order of faults moves the median of a cycle by a tenth.
+# At either end, for people: its own order of faults moves the median of one cycle by a tenth.
 END_CYCLES = 5
 SILENCE_LIMIT_S = 10.0
 
@@ -87,7 +87,7 @@ def verdicts(report: dict[str, Any]) -> dict[str, str]:
     resident = report['rss_mb']
     growth = ''
     if 'mb_per_minute' in resident:
-        ratio = resident['end_ratio']
+        ratio = resident['cycles'][-1] / resident['cycles'][1]
         if resident['mb_per_minute'] >= GROWTH_LIMIT_MB_PER_MINUTE or ratio > END_LIMIT:
             growth = f'{resident["mb_per_minute"]} MB a minute, {ratio:.3f} times at the end'
     silence = report['silence_s']

@@ -170,7 +170,7 @@ def try_command(name: str, folder: Path, draw: random.Random) -> dict[str, objec
     while ended(forked(killed, lambda: main(words)), moment_s) is not None:
         remove([path for path in killed.rglob('*') if path not in there])
         moment_s /= 2
-    kills = 0
+    kills = 1
     for number in itertools.count(1):
         code = ended(forked(killed, killed_after(number, main, words)), LONGEST_S)
         if code != -signal.SIGKILL:
