@@ -166,8 +166,8 @@ def projection(
 
     """
     about = f'projection {image}'
-    panels = []
-    for made, view in _views(camera, frames):
+    panels, seen = [], _views(camera, frames)
+    for made, view in seen:
         offset_ns = view.stamp_ns - made.frame.stamp_ns
         xyz, times = made.frame.xyz_base, made.frame.sweep.time_offset_ns
         panels.append(
@@ -175,13 +175,12 @@ def projection(
         )
     share = statistics.fmean(
         len(shown.found.point) / max(1, len(made.frame.xyz_base))
-        for shown, (made, _) in zip(panels, _views(camera, frames), strict=True)
+        for shown, (made, _) in zip(panels, seen, strict=True)
     )
     edges, chance = edge_distances_px(panels)
     figures = {'coverage': round(share, 4), 'edge_distance_px': edges, 'edge_chance_px': chance}
     draw(picture, panels[len(panels) // 2 :][:1], title=f'points of one sweep in {image}')
     said = f'{share:.1%} of the points have a visible pixel'
-    seen = _views(camera, frames)
     if share < LEAST_COVERAGE:
         where = [
             placed(made.frame.xyz_base, view.camera, view.camera_from_base) for made, view in seen

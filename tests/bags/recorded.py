@@ -69,3 +69,14 @@ def read_all(path: Path) -> None:
                 bag.deserialise(message)
             except BadBag:
                 continue
+
+
+def read_damaged(good: bytes, path: Path, seed: int, header: int, flips: int) -> None:
+    """Change some bytes behind the header, cut the end off, and read it; a dozen times."""
+    random = np.random.default_rng(seed)
+    for _ in range(12):
+        data = bytearray(good)
+        for position in random.integers(header, len(data), flips):
+            data[position] = random.integers(256)
+        path.write_bytes(data[: random.integers(header + 1, len(data) + 1)])
+        read_all(path)

@@ -18,7 +18,15 @@ from cross4d_jepa_ros.bags import (
     BadBag,
     Bag,
 )
-from tests.bags.recorded import IMAGE, START_NS, image, nanosecs, read_all, storage_of, write_images
+from tests.bags.recorded import (
+    IMAGE,
+    START_NS,
+    image,
+    nanosecs,
+    read_damaged,
+    storage_of,
+    write_images,
+)
 
 
 @pytest.mark.parametrize('share', [0.15, 0.5, 0.9, 0.999])
@@ -196,14 +204,7 @@ def test_what_the_first_chunk_described_is_known_without_it(tmp_path):
 
 def test_mcap_random_damage_never_crashes(tmp_path):
     good = storage_of(write_images(tmp_path / 'bag', count=60)).read_bytes()
-    random = np.random.default_rng(5)
-    path = tmp_path / 'damaged.mcap'
-    for _ in range(12):
-        data = bytearray(good)
-        for position in random.integers(8, len(data), 12):
-            data[position] = random.integers(256)
-        path.write_bytes(data[: random.integers(9, len(data) + 1)])
-        read_all(path)
+    read_damaged(good, tmp_path / 'damaged.mcap', seed=5, header=8, flips=12)
 
 
 def test_ros1_recordings_name_the_converter(tmp_path):

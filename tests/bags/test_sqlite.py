@@ -7,7 +7,6 @@ import contextlib
 import shutil
 import sqlite3
 
-import numpy as np
 import pytest
 from rosbags.typesys import Stores, get_typestore
 
@@ -15,19 +14,20 @@ from cross4d_jepa_ros.bags import (
     BadBag,
     Bag,
 )
-from tests.bags.recorded import IMAGE, START_NS, image, nanosecs, read_all, storage_of, write_images
+from tests.bags.recorded import (
+    IMAGE,
+    START_NS,
+    image,
+    nanosecs,
+    read_damaged,
+    storage_of,
+    write_images,
+)
 
 
 def test_sqlite_random_damage_never_crashes(tmp_path):
     good = storage_of(write_images(tmp_path / 'bag', 'sqlite3', 60)).read_bytes()
-    random = np.random.default_rng(6)
-    path = tmp_path / 'damaged.db3'
-    for _ in range(12):
-        data = bytearray(good)
-        for position in random.integers(16, len(data), 40):
-            data[position] = random.integers(256)
-        path.write_bytes(data[: random.integers(17, len(data) + 1)])
-        read_all(path)
+    read_damaged(good, tmp_path / 'damaged.db3', seed=6, header=16, flips=40)
 
 
 @pytest.mark.parametrize('share', [0.3, 0.6, 0.95])
