@@ -88,8 +88,8 @@ class PerceptionNode(LifecycleNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._diagnose, clock=self._steady)
         self.create_timer(GRAPH_PERIOD_S, self._watch_graph, clock=self._steady)
-        self._retained = RetainedMemory()
-        self.create_timer(CHECKED_EVERY_S, self._retained.check, clock=self._steady)
+        retained = RetainedMemory()
+        self.create_timer(CHECKED_EVERY_S, retained.check, clock=self._steady)
         self.create_timer(SYNC_PERIOD_S, self._release_late, clock=self._steady)
         self._jump_handle = self.get_clock().create_jump_callback(
             JumpThreshold(
@@ -137,7 +137,6 @@ class PerceptionNode(LifecycleNode):
             self._stop()
             return TransitionCallbackReturn.FAILURE
         self._jump, self._refusal = (float('-inf'), ''), ''
-        self._retained.forget()
         self._entered()
         return super().on_activate(state)
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from cross4d_jepa_ros.compute import give_back_memory
 
-CHECKED_EVERY_S = 10.0
-# Looks that are remembered; after so many without a peak, creeping holes are given back as well.
-REMEMBERED = 30
+CHECKED_EVERY_S = 5.0
+# Looks that decide what is usual: five minutes.
+REMEMBERED = 60
+# After so many without a peak, holes that crept in are given back as well: once a minute.
+PATIENCE = 12
 # Giving back costs the next sweep page faults, about 60 ms for 150 MB.
 WORTH_BYTES = 32 << 20
 
@@ -29,7 +31,9 @@ def own_bytes() -> int:
 class RetainedMemory:
     """Compares what the process holds now with what it usually does.
 
-    That is the lower quartile of five minutes: neither peaks nor pauses decide it.
+    That is the lower quartile of five minutes: neither peaks nor pauses decide it. Another model is
+    taken for a peak until it has been there for long enough; no life of the node begins anew, as
+    its first look may fall into a peak.
     """
 
     def __init__(
@@ -42,7 +46,7 @@ class RetainedMemory:
         Args:
             held_bytes: Tells what the process holds.
             give_back: Called when that is notably more than usual, at the first look, and after
-                `REMEMBERED` looks without either.
+                `PATIENCE` looks without either.
 
         """
         self._held_bytes = held_bytes
@@ -55,12 +59,7 @@ class RetainedMemory:
         held = self._held_bytes()
         self._recent.append(held)
         usual = sorted(self._recent)[(len(self._recent) - 1) // 4]
-        if self._looks % REMEMBERED == 0 or held - usual > WORTH_BYTES:
+        if self._looks % PATIENCE == 0 or held - usual > WORTH_BYTES:
             self._give_back()
             self._looks = 0
         self._looks += 1
-
-    def forget(self) -> None:
-        """Begin anew, as with another model."""
-        self._recent.clear()
-        self._looks = 0

@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
+import rclpy
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from cross4d_jepa_ros.intake import Intake, Job, StillBusy
 from cross4d_jepa_ros.ledger import Drop, Place
+from cross4d_jepa_ros.ros.answering import Answering
 from cross4d_jepa_ros.sensing.frames import NoTransform
 from cross4d_jepa_ros.sensing.point_clouds import MalformedCloud
 from cross4d_jepa_ros.sensing.synchronisation import SyncConfig
@@ -236,6 +238,26 @@ def test_a_sweep_that_cannot_be_handed_on_is_dropped_by_cause(
     assert counts.dropped[cause] == counts.received == 1
     assert counts.in_flight == 0
     assert type(error).__name__ in logged[0]
+
+
+@pytest.mark.parametrize(('ros_runs', 'cause'), [(True, Drop.ERROR), (False, Drop.INACTIVE)])
+def test_a_sweep_that_a_signal_overtakes_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, ros_runs: bool, cause: Drop
+) -> None:
+    monkeypatch.setattr(rclpy, 'ok', lambda: ros_runs)
+    logged: list[str] = []
+    intake = Intake(on_reset=logged.append, log=logged.append)
+    intake.configure(SyncConfig(offsets_s=()))
+    failing = Mock(side_effect=RuntimeError("publisher's context is invalid"))
+    life = Mock(**{'assembler.assemble': failing})
+    intake.start(Answering(life, intake, Mock(), Mock()))
+    intake.add_sweep(message(SECOND))
+    until(lambda: not intake.ledger.counts().in_flight)
+    counts = intake.ledger.counts()
+    assert intake.stop()
+
+    assert counts.dropped[cause] == counts.received == 1
+    assert bool(logged) == ros_runs
 
 
 class Erratic:

@@ -32,26 +32,15 @@ def looks(*held_mb: int) -> list[int]:
         ((300, 310, 305, 560, 560, 310), [0, 3, 4]),
         ((560, 310, 560, 310), [0, 2]),
         ((300, 100, 300, 310, 300, 305, 300, 300), [0, 2, 3]),
-        ((300, *(300 + i for i in range(60))), [0, 30, 60]),
+        ((300, *(300 + i for i in range(24))), [0, 12, 24]),
+        ((*[300] * 8, *[900] * 30), [0, *range(8, 32)]),
     ],
-    ids=('steady', 'peak', 'peak_that_stays', 'peak_at_first', 'pause', 'creeping'),
+    ids=('steady', 'peak', 'peak_that_stays', 'peak_at_first', 'pause', 'creeping', 'larger_model'),
 )
 def test_what_is_more_than_usual_is_given_back(
     held_mb: tuple[int, ...], given_back: list[int]
 ) -> None:
     assert looks(*held_mb) == given_back
-
-
-def test_another_model_has_a_measure_of_its_own() -> None:
-    left, given = [300, 300, 900, 910, 920], []
-    retained = RetainedMemory(lambda: left.pop(0) * MB, lambda: given.append(len(left)))
-    retained.check()
-    retained.check()
-    retained.forget()
-    for _ in range(3):
-        retained.check()
-
-    assert given == [4, 2]
 
 
 # Holes between blocks that stay: what a large sweep leaves in the heap.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 
+import rclpy
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from cross4d_jepa_ros.frame_log import Settings
@@ -52,7 +53,16 @@ class Answering:
         self._log_reset('memory ran out')
 
     def answer(self, job: Job) -> None:
-        """Answer a sweep, unless the node is deactivated meanwhile."""
+        """Answer a sweep, unless the node is deactivated or the process interrupted meanwhile."""
+        try:
+            self._answer(job)
+        except Exception:
+            # A signal ends ROS under the hands of whoever publishes; the node closes only then.
+            if rclpy.ok():
+                raise
+            job.over.set()
+
+    def _answer(self, job: Job) -> None:
         life, pipeline, outputs = self._life, self._life.pipeline, self._life.outputs
         # First: clicks that wait were made on what a reset forgets.
         self._teaching.apply()
