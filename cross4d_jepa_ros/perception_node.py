@@ -126,7 +126,9 @@ class PerceptionNode(LifecycleNode):
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe, and take sweeps."""
         assert self._life is not None
-        answering = Answering(self._life, self._intake, self._teaching, self.get_logger())
+        answering = Answering(
+            self._life, self._intake, self._teaching, self.get_logger(), self.context
+        )
         answering.reset()
         try:
             self._intake.start(answering)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Iterator
 from itertools import count
@@ -26,6 +27,8 @@ os.environ.setdefault('ROS_LOG_DIR', _folders[0].name)
 # What the user of this machine has taught is none of the tests' business.
 os.environ['ROS_HOME'] = _folders[1].name
 use_large_message_profile()
+# A shell starts what it puts behind `&` with Ctrl-C ignored, and what the tests start inherits it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples every time, however slow the machine: a failure is one of the code.
 settings.register_profile(
     'project',

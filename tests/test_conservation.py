@@ -12,7 +12,6 @@ from typing import Any
 from unittest.mock import Mock, patch
 
 import pytest
-import rclpy
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -241,16 +240,14 @@ def test_a_sweep_that_cannot_be_handed_on_is_dropped_by_cause(
 
 
 @pytest.mark.parametrize(('ros_runs', 'cause'), [(True, Drop.ERROR), (False, Drop.INACTIVE)])
-def test_a_sweep_that_a_signal_overtakes_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, ros_runs: bool, cause: Drop
-) -> None:
-    monkeypatch.setattr(rclpy, 'ok', lambda: ros_runs)
+def test_a_sweep_that_a_signal_overtakes_is_no_error(ros_runs: bool, cause: Drop) -> None:
     logged: list[str] = []
     intake = Intake(on_reset=logged.append, log=logged.append)
     intake.configure(SyncConfig(offsets_s=()))
     failing = Mock(side_effect=RuntimeError("publisher's context is invalid"))
     life = Mock(**{'assembler.assemble': failing})
-    intake.start(Answering(life, intake, Mock(), Mock()))
+    context = Mock(**{'ok.return_value': ros_runs})
+    intake.start(Answering(life, intake, Mock(), Mock(), context))
     intake.add_sweep(message(SECOND))
     until(lambda: not intake.ledger.counts().in_flight)
     counts = intake.ledger.counts()

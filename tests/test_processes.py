@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import rclpy
@@ -26,6 +27,7 @@ from cross4d_jepa_ros import perception_node
 from cross4d_jepa_ros.bags import Bag, BagWriter
 from cross4d_jepa_ros.children import child_process
 from cross4d_jepa_ros.ledger import Drop
+from cross4d_jepa_ros.ros import node_process
 from cross4d_jepa_ros.ros.transport import profile_variable
 from offline_training.make_street_bag import write_street_bag
 from offline_training.street.classes import CLASS_NAMES
@@ -178,6 +180,27 @@ def test_a_signal_while_the_node_is_being_made(
             perception_node.main([])
     else:
         assert perception_node.main([]) == code
+
+
+@pytest.mark.parametrize('interrupted', [True, False])
+def test_a_signal_between_the_making_and_the_spinning_of_a_node(
+    monkeypatch: pytest.MonkeyPatch, interrupted: bool
+) -> None:
+    node = Mock()
+
+    def made() -> Mock:
+        if not interrupted:
+            rclpy.shutdown()
+        return node
+
+    monkeypatch.setattr(perception_node, 'PerceptionNode', made)
+    if interrupted:
+        monkeypatch.setattr(
+            node_process, 'SingleThreadedExecutor', Mock(side_effect=KeyboardInterrupt)
+        )
+
+    assert perception_node.main([]) == 0
+    node.close.assert_called_once()
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

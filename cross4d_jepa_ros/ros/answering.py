@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 import time
 
-import rclpy
+from rclpy.context import Context
 from rclpy.impl.rcutils_logger import RcutilsLogger
 
 from cross4d_jepa_ros.frame_log import Settings
@@ -25,13 +25,28 @@ class Answering:
     """The `Answerer` of the node."""
 
     def __init__(
-        self, life: Life, intake: Intake, teaching: Teaching, logger: RcutilsLogger
+        self,
+        life: Life,
+        intake: Intake,
+        teaching: Teaching,
+        logger: RcutilsLogger,
+        context: Context,
     ) -> None:
-        """Answer with what a life has; `Intake.start` gives it a thread."""
+        """Answer with what a life has; `Intake.start` gives it a thread.
+
+        Args:
+            life: Of the configured node.
+            intake: Told of every answer.
+            teaching: Applied before each sweep.
+            logger: Of the node.
+            context: Of the node; nothing can be published when it has ended.
+
+        """
         self._life = life
         self._intake = intake
         self._teaching = teaching
         self._logger = logger
+        self._context = context
         self._reset_requested = threading.Event()
         self._reset_reason = ''
 
@@ -58,7 +73,7 @@ class Answering:
             self._answer(job)
         except Exception:
             # A signal ends ROS under the hands of whoever publishes; the node closes only then.
-            if rclpy.ok():
+            if self._context.ok():
                 raise
             job.over.set()
 

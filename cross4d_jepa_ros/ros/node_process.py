@@ -31,36 +31,39 @@ def run_node(make: Callable[[], Any], name: str, args: list[str] | None) -> int:
     # rclpy hands signals on to these: like Ctrl-C, SIGTERM does not wait for a model to be loaded.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     rclpy.init(args=args)
+    node = None
     try:
         node = make()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        _spin(executor, node)
     except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:
         print(f'{name}: {error}', file=sys.stderr)
-        _shut_down()
         return 2
     except (KeyboardInterrupt, Exception) as error:
         # A signal ends the context, which lets whatever is being made at that moment fail.
         if rclpy.ok() and not isinstance(error, KeyboardInterrupt):
             raise
-        _shut_down()
-        return 0
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        while rclpy.ok():
-            try:
-                executor.spin()
-            except (KeyboardInterrupt, ExternalShutdownException):
-                break
-            except Exception as error:
-                if rclpy.ok():
-                    node.get_logger().error(f'a callback failed: {error!r}')
     finally:
-        node.close()
-        node.destroy_node()
+        if node is not None:
+            node.close()
+            node.destroy_node()
         _shut_down()
         # Else the interpreter looks through all of PyTorch before it ends: a second on a busy CPU.
         gc.freeze()
     return 0
+
+
+def _spin(executor: SingleThreadedExecutor, node: Any) -> None:
+    """Serve callbacks until the context ends; one that fails is told, and the next one served."""
+    while rclpy.ok():
+        try:
+            executor.spin()
+        except ExternalShutdownException:
+            return
+        except Exception as error:
+            if rclpy.ok():
+                node.get_logger().error(f'a callback failed: {error!r}')
 
 
 def _shut_down() -> None:
