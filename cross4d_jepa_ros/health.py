@@ -293,8 +293,9 @@ def _matching(
             )
         ]
     tried = camera.matched + camera.missing
-    # A camera that is only starting has nothing near yet.
-    if camera.received < 3 or camera.missing <= MISSING_SHARE * tried:
+    # A camera that is only starting has nothing near yet, or had nothing before its first match.
+    starting = camera.received < 3 or (camera.matched and camera.nearest_offset_ns is None)
+    if starting or camera.missing <= MISSING_SHARE * tried:
         return []
     tolerance_ms = seen.sync.tolerance_s * 1e3
     aim_ms = seen.sync.offsets_s[index] * 1e3

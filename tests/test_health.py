@@ -43,6 +43,13 @@ def test_healthy_node_finds_nothing() -> None:
     assert findings(HEALTHY) == []
 
 
+def test_a_camera_that_started_later_than_the_sweeps_needs_no_knob() -> None:
+    started = replace(CAMERA, received=6, matched=4, missing=7)
+    assert findings(replace(HEALTHY, cameras=(started,))) == []
+    without_stamps = replace(started, matched=0)
+    assert len(findings(replace(HEALTHY, cameras=(without_stamps,)))) == 1
+
+
 def dropped(cause: Drop, count: int, reason: str = '') -> Observation:
     return replace(HEALTHY, dropped={**HEALTHY.dropped, cause: count}, reasons={cause: reason})
 
