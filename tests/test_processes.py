@@ -21,13 +21,13 @@ from unittest.mock import Mock
 import pytest
 import rclpy
 from rclpy._rclpy_pybind11 import RCLError
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import serialize_message
 
 from cross4d_jepa_ros import perception_node
 from cross4d_jepa_ros.bags import Bag, BagWriter
 from cross4d_jepa_ros.children import child_process
 from cross4d_jepa_ros.ledger import Drop
-from cross4d_jepa_ros.ros import node_process
 from cross4d_jepa_ros.ros.transport import profile_variable
 from offline_training.make_street_bag import write_street_bag
 from offline_training.street.classes import CLASS_NAMES
@@ -195,9 +195,8 @@ def test_a_signal_between_the_making_and_the_spinning_of_a_node(
 
     monkeypatch.setattr(perception_node, 'PerceptionNode', made)
     if interrupted:
-        monkeypatch.setattr(
-            node_process, 'SingleThreadedExecutor', Mock(side_effect=KeyboardInterrupt)
-        )
+        adding = Mock(side_effect=KeyboardInterrupt)
+        monkeypatch.setattr(SingleThreadedExecutor, 'add_node', adding)
 
     assert perception_node.main([]) == 0
     node.close.assert_called_once()

@@ -33,8 +33,8 @@ def run_node(make: Callable[[], Any], name: str, args: list[str] | None) -> int:
     rclpy.init(args=args)
     node = None
     try:
-        node = make()
         executor = SingleThreadedExecutor()
+        node = make()
         executor.add_node(node)
         _spin(executor, node)
     except (ValueError, InvalidParameterTypeException, InvalidParameterValueException) as error:

@@ -46,13 +46,13 @@ def use_own_domain() -> None:
     start = os.getpid() % len(OWN_DOMAINS)
     domains = (*OWN_DOMAINS[start:], *OWN_DOMAINS[:start])
     taken = _taken_ports()
-    free = next((domain for domain in domains if _first_port(domain) not in taken), domains[0])
+    free = next((domain for domain in domains if taken.isdisjoint(_ports(domain))), domains[0])
     os.environ.setdefault('ROS_DOMAIN_ID', str(free))
 
 
-def _first_port(domain: int) -> int:
-    """The UDP port that the first participant of a domain takes, by the DDS standard."""
-    return 7410 + 250 * domain
+def _ports(domain: int) -> range:
+    """UDP ports of all participants of a domain, by the DDS standard."""
+    return range(7400 + 250 * domain, 7400 + 250 * (domain + 1))
 
 
 def _taken_ports() -> set[int]:

@@ -58,19 +58,23 @@ def test_a_domain_that_somebody_is_in_is_not_taken(
     ros_domain: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = transport._taken_ports()
-    free = next(one for one in OWN_DOMAINS if transport._first_port(one) not in taken)
+    free = next(one for one in OWN_DOMAINS if taken.isdisjoint(transport._ports(one)))
     monkeypatch.setattr(transport, 'OWN_DOMAINS', [ros_domain, free])
     monkeypatch.setattr(os, 'getpid', lambda: 0)
     for name in ('ROS_DOMAIN_ID', 'ROS_AUTOMATIC_DISCOVERY_RANGE'):
         monkeypatch.delenv(name, raising=False)
-    context = rclpy.Context()
-    rclpy.init(context=context, domain_id=ros_domain)
+    first, second = rclpy.Context(), rclpy.Context()
     try:
-        node = rclpy.create_node('somebody', context=context)
+        for context in (first, second):
+            rclpy.init(context=context, domain_id=ros_domain)
+        gone = rclpy.create_node('first', context=first)
+        stays = rclpy.create_node('second', context=second)
+        gone.destroy_node()
         use_own_domain()
-        node.destroy_node()
+        stays.destroy_node()
     finally:
-        context.try_shutdown()
+        first.try_shutdown()
+        second.try_shutdown()
 
     assert os.environ.pop('ROS_DOMAIN_ID') == str(free)
     assert os.environ.pop('ROS_AUTOMATIC_DISCOVERY_RANGE') == 'LOCALHOST'
