@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from itertools import pairwise
 from typing import Any
@@ -12,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from cross4d_jepa_ros import heap
+
 PRECISIONS = {'fp32': torch.float32, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 GPU_BF16_CAPABILITY = (8, 0)
 OUT_OF_MEMORY_SIGNS = ("can't allocate memory", 'out of memory', 'bad_alloc', 'ALLOC_FAILED')
-# Parameters of mallopt(3): mmap threshold (the most that glibc allows), trim threshold.
-MALLOC_TUNING = {-3: 32 << 20, -1: 256 << 20}
 
 
 class Stopwatch:
@@ -126,14 +125,6 @@ class GpuCompute(Compute):
         give_back_memory()
 
 
-def keep_freed_memory() -> None:
-    """Have this process keep up to 256 MB of what it frees; for good, and only under glibc."""
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-    if mallopt is not None:
-        for parameter, value in MALLOC_TUNING.items():
-            mallopt(parameter, value)
-
-
 def give_back_memory() -> None:
     """Return to GPU and host what this process has freed and kept.
 
@@ -142,9 +133,7 @@ def give_back_memory() -> None:
     """
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    malloc_trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
-    if malloc_trim is not None:
-        malloc_trim(0)
+    heap.trim()
 
 
 def choose(device: str, precision: str) -> Compute:

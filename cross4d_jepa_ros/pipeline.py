@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cross4d_jepa_ros.compute import GpuStopwatch, Stopwatch, choose, keep_freed_memory
+from cross4d_jepa_ros.compute import GpuStopwatch, Stopwatch, choose
+from cross4d_jepa_ros.heap import keep_freed_memory
 from cross4d_jepa_ros.model.checkpoint import load_checkpoint, network_sha256
 from cross4d_jepa_ros.model.heads import frame_embedding
 from cross4d_jepa_ros.model.live_memory import LiveMemory

@@ -31,8 +31,8 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
-from cross4d_jepa_ros.compute import keep_freed_memory
 from cross4d_jepa_ros.files import one_writer, write_atomically
+from cross4d_jepa_ros.heap import keep_freed_memory
 from cross4d_jepa_ros.model.checkpoint import Contract, save_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig
 from cross4d_jepa_ros.model.tokenizer import input_features

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from cross4d_jepa_ros.compute import keep_freed_memory
 from cross4d_jepa_ros.files import one_writer
+from cross4d_jepa_ros.heap import keep_freed_memory
 from cross4d_jepa_ros.model.checkpoint import Checkpoint, Contract, load_checkpoint
 from cross4d_jepa_ros.model.config import BadConfig, ModelConfig, Segmentation, load_model_config
 from cross4d_jepa_ros.model.network import Network

@@ -45,7 +45,7 @@ def test_what_is_more_than_usual_is_given_back(
 
 # Holes between blocks that stay: what a large sweep leaves in the heap.
 HOLES = """
-from cross4d_jepa_ros.compute import keep_freed_memory
+from cross4d_jepa_ros.heap import keep_freed_memory
 from cross4d_jepa_ros.retained_memory import RetainedMemory, own_bytes
 import numpy as np
 keep_freed_memory()
@@ -64,7 +64,8 @@ print(held - before, own_bytes() - before)
 THREADS = """
 import threading
 import cross4d_jepa_ros.perception_node
-from cross4d_jepa_ros.compute import give_back_memory, keep_freed_memory
+from cross4d_jepa_ros.compute import give_back_memory
+from cross4d_jepa_ros.heap import keep_freed_memory
 from cross4d_jepa_ros.retained_memory import own_bytes
 import numpy as np
 keep_freed_memory()
